@@ -1,0 +1,5 @@
+"""`python -m queuectl` is `queuectl`."""
+
+from queuectl.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,162 @@
+"""`status` and `list`: the whole spool at a glance.
+
+When things go wrong: a file that is no job is shown with the reason, in its place; the rest goes on. SpoolError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import chain
+from typing import NamedTuple
+
+from queuectl.cli.door import Given, open_spool, whole
+from queuectl.cli.pick import Row, attempts, described, pick, rows
+from queuectl.cli.render import fields, moment, paint, safe, say, table, to_json
+from queuectl.core.states import LABELS, STATES
+from queuectl.errors import OK, UsageError
+from queuectl.lease import ROLE_WORKER, WorkerInfo, setting, workers
+from queuectl.talk import plural
+
+MOST_HOSTS = 8  # that `status` names; it counts them all
+
+STATUS = """\
+Usage: queuectl status [options]
+
+Shows how many jobs are in each state, and who works.
+
+Options:
+  --json       print it as a JSON object
+  --spool=DIR  the spool's directory
+  -h, --help   show this text
+
+Examples:
+  queuectl status
+  queuectl status --json
+"""
+
+LIST = """\
+Usage: queuectl list [options]
+
+Lists jobs: those that run; those that wait, in the order in which they
+will run; those that failed and wait for a retry; and those that have ended,
+newest first.
+
+Options:
+  --state=STATE  only these: pending, processing, completed, failed, dead;
+                 several with commas
+  --limit=N      at most so many, 0 for all  [default: 50]
+  --json         print a JSON array: each job's record, with state, attempts,
+                 not_before, priority and worker
+  --spool=DIR    the spool's directory
+  -h, --help     show this text
+
+Examples:
+  queuectl list
+  queuectl list --state pending,failed --limit 0
+  queuectl list --state dead --json
+"""
+
+
+class Listing(NamedTuple):
+    """What `list` is asked for."""
+
+    states: tuple[str, ...]
+    limit: int
+    as_json: bool
+
+
+def status(given: Given) -> int:
+    spool = open_spool(given)
+    counts = spool.counts()
+    alive = [worker for worker in workers(spool) if worker.role == ROLE_WORKER and worker.alive]
+    total = sum(counts.values())
+    mode = spool.mode(setting(spool, "poll-interval"))
+    if given["--json"]:
+        people = [
+            {"id": one.id, "host": one.host, "pid": one.pid, "slots": one.slots, "labels": list(one.labels)}
+            for one in alive
+        ]
+        print(to_json({"spool": spool.root, "mode": mode, **counts, "total": total, "active_workers": len(alive),
+                       "active_hosts": len({one.host for one in alive}), "workers": people}))  # fmt: skip
+        return OK
+    lines = [(LABELS[state], paint(f"{counts[state]:,}", state if counts[state] else "")) for state in STATES]
+    people_line = str(len(alive))
+    if alive:
+        people_line += safe(f" ({plural(sum(one.slots for one in alive), 'slot')} on {_hosts(alive)})")
+    where = [("Spool", safe(spool.root)), *([("Shared", mode)] if spool.network else [])]
+    fields([*where, *lines, ("Total", f"{total:,}"), ("Active workers", people_line)])
+    if not alive and counts["pending"] + counts["failed"]:
+        say("No worker is running. `queuectl worker start` starts one.")
+    return OK
+
+
+def _hosts(alive: list[WorkerInfo]) -> str:
+    """`alpha`, or `3 hosts: alpha, beta, gamma`."""
+    hosts = sorted({one.host for one in alive})
+    if len(hosts) == 1:
+        return hosts[0]
+    return f"{len(hosts)} hosts: {', '.join(hosts[:MOST_HOSTS])}{', ...' if len(hosts) > MOST_HOSTS else ''}"
+
+
+def list_jobs(given: Given) -> int:
+    asked = _read(given)
+    spool = open_spool(given)
+    picked = pick(spool, asked.states, asked.limit)
+    found = rows(spool, picked.entries)
+    if asked.as_json:
+        _print_array(found)
+    else:
+        _print_table(found)
+    if picked.total > len(picked.entries):
+        say(f"{picked.total - len(picked.entries):,} more are not shown; `--limit 0` shows all.")
+    return OK
+
+
+def states_of(text: str | None) -> tuple[str, ...]:
+    """The states that `--state` names; all if it was not given."""
+    if text is None:
+        return STATES
+    named = [word.strip().lower() for word in text.split(",") if word.strip()]
+    for word in named:
+        if word not in STATES:
+            raise UsageError(f"There is no state {word!a}. There are {', '.join(STATES)}.")
+    if not named:
+        raise UsageError(f"--state needs one or more of {', '.join(STATES)}.")
+    return tuple(dict.fromkeys(named))
+
+
+def _read(given: Given) -> Listing:
+    limit = whole(given, "--limit")
+    assert limit is not None
+    return Listing(states_of(given["--state"]), limit, given["--json"])
+
+
+def _print_array(found: Iterable[Row]) -> None:
+    separator = "["
+    for row in found:
+        print(f"{separator}{to_json(described(row))}", end="")
+        separator = ",\n "
+    print("[]" if separator == "[" else "]")
+
+
+def _print_table(found: Iterable[Row]) -> None:
+    head = ("ID", "STATE", "PRIORITY", "ATTEMPTS", "NOT BEFORE / SINCE", "COMMAND")
+    cells = map(_cells, found)
+    first = next(cells, None)
+    if first is not None:
+        table(head, chain([first], cells), state=1)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    entry, job = row.entry, row.job
+    return (
+        entry.id or f"({entry.name})",
+        entry.state,
+        str(job.priority if job else entry.priority),
+        str(attempts(row)),
+        moment(row.since),
+        job.shown if job else f"(no job: {row.problem})",
+    )
+
+
+COMMANDS = {"status": (STATUS, status), "list": (LIST, list_jobs)}

@@ -1,0 +1,158 @@
+"""Processes of jobs, found by what they carry: QUEUECTL_CLAIM in the environment, or the job's log as their output.
+
+Owns finding and killing the processes that a dead worker left behind (R8), and those that left their job's process
+group. Reads /proc, sends signals; never touches the spool. A process id is never taken from a file: only a process
+that carries the mark now is killed, so that an innocent one that got an old number is safe.
+
+When things go wrong: a process that cannot be read (another user's) is no process of ours; one that doesn't die
+(state D) is returned, and its job must not be given back yet.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+
+_PREFIX = b"QUEUECTL_"
+_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+
+
+def mark_of(pid: int) -> str:
+    """The claim that a process carries, or "" if it carries none, is gone, or is another user's."""
+    return _variables(pid).get("QUEUECTL_CLAIM", "")
+
+
+def _variables(pid: int) -> dict[str, str]:
+    """What a process's environment says of its job."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            environ = file.read()
+    except OSError:
+        return {}
+    if _PREFIX not in environ:
+        return {}
+    pairs = [pair.decode("utf-8", "surrogateescape").partition("=") for pair in environ.split(b"\0")]
+    return {name: value for name, _, value in pairs if name.startswith("QUEUECTL_")}
+
+
+def find(wanted: Callable[[str], bool], spool: str, logs: frozenset[str] = frozenset()) -> set[int]:
+    """The ids of all processes of jobs of the spool at `spool` whose mark is `wanted`, or whose output goes to one of
+    the named `logs`.
+
+    A copy of a spool (a backup, a snapshot) holds the same names, but the processes are the original's. Only if the
+    spool that a process names is gone (it was moved) does it count here. A spool may have several paths (links).
+    """
+    found = set()
+    directory = os.path.join(os.path.realpath(spool), "logs", "")  # as /proc gives it
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        if pid == os.getpid():
+            continue
+        said = _variables(pid)
+        mark, home = said.get("QUEUECTL_CLAIM", ""), said.get("QUEUECTL_SPOOL", spool)
+        if mark:
+            if wanted(mark) and _is_home(home, spool):
+                found.add(pid)
+        elif logs and _output(pid, directory) in logs:
+            found.add(pid)
+    return found
+
+
+def _is_home(home: str, spool: str) -> bool:
+    try:
+        return home == spool or os.path.samefile(home, spool)
+    except OSError:
+        return not os.path.isdir(home)
+
+
+def _output(pid: int, directory: str) -> str:
+    for fd in ("1", "2"):
+        try:
+            path = os.readlink(f"/proc/{pid}/fd/{fd}")
+        except OSError:
+            continue
+        if path.startswith(directory):
+            return path[len(directory) :]
+    return ""
+
+
+def kill_all(look: Callable[[], set[int]], limit: float) -> set[int]:
+    """Kill what `look` finds, with its process groups, until it finds nothing; who forks meanwhile is found the next
+    time. `limit` is seconds. Returns those that are still there then."""
+    deadline = time.monotonic() + limit
+    while pids := {pid for pid in look() if not is_zombie(pid)}:
+        for pid in pids:
+            kill(pid)
+        for pid in pids:
+            await_end(pid, deadline)
+        if time.monotonic() >= deadline:
+            return {pid for pid in look() if not is_zombie(pid)}
+    return set()
+
+
+def kill(pid: int) -> None:
+    """SIGKILL for a process, and for its group unless that is our own."""
+    try:
+        group = os.getpgid(pid)
+        if group != os.getpgrp():
+            os.killpg(group, signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+def await_end(pid: int, deadline: float) -> None:
+    """Wait until a process has ended (is a zombie at least), at most until `deadline` on the monotonic clock."""
+    try:
+        fd = os.pidfd_open(pid)
+    except OSError:
+        return
+    try:
+        poller = select.poll()
+        poller.register(fd, select.POLLIN)
+        poller.poll(max(0.0, deadline - time.monotonic()) * 1000)
+    finally:
+        os.close(fd)
+
+
+def is_zombie(pid: int) -> bool:
+    """Whether a process has ended (or is gone)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] in (b"Z", b"X")
+    except OSError:
+        return True
+
+
+def adopt_orphans() -> bool:
+    """Make this process the parent of its orphaned descendants (PR_SET_CHILD_SUBREAPER, prctl(2)), so that a process
+    that leaves its job's group is still seen. False where the kernel doesn't."""
+    import ctypes
+
+    return bool(ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
+
+
+class Children:
+    """The children of the thread that made it, orphans that have come to it included."""
+
+    def __init__(self) -> None:
+        try:
+            self._fd = os.open("/proc/thread-self/children", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:  # a kernel without CONFIG_PROC_CHILDREN
+            self._fd = -1
+
+    def pids(self) -> list[int]:
+        """Their process ids; [] where the kernel doesn't tell."""
+        if self._fd < 0:
+            return []
+        # A buffer for all that there could be would be mapped and unmapped anew at each call: ten times the cost.
+        size = 4096
+        while len(text := os.pread(self._fd, size, 0)) == size:
+            size *= 4
+        return [int(word) for word in text.split()]
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)

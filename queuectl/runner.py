@@ -1,0 +1,359 @@
+"""One attempt: start its command, keep its output, end it at its deadline, make sure that nothing of it is left.
+
+Owns the processes. The command runs in a session of its own, with stdin from /dev/null and its output straight into
+logs/<id>.<attempt>.log. When the first process has ended, the rest of its group is killed, and what left the group
+(setsid, a daemon) too: a job's processes end with the job. Never changes a job's state.
+
+When things go wrong: a command that cannot be started is an Outcome (127 not found, 126 not executable, or
+UNSTARTABLE), as a shell would say; a host that cannot start anything now (no processes, memory, descriptors) raises
+Busy, and the claim is given back uncounted.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import time
+from array import array
+from fcntl import ioctl
+from termios import FIONREAD
+
+from queuectl import orphans
+from queuectl.core.backoff import EXITED, LOST, SIGNALLED, TIMED_OUT, UNSTARTABLE, Outcome
+from queuectl.core.job import Job
+from queuectl.core.names import Claim
+from queuectl.spool import Spool
+
+TERM_GRACE = 5.0  # seconds between SIGTERM and SIGKILL
+# What Python ignores, and exec would pass on.
+_DEFAULT_SIGNALS = [signal.SIGPIPE, signal.SIGXFSZ]
+_BUSY = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+
+
+class Busy(Exception):
+    """This host cannot start a process now; try again later."""
+
+
+class Attempt:
+    """A running attempt. `began`, `ended` and `deadline` are seconds, monotonic."""
+
+    __slots__ = (
+        "began",
+        "claim",
+        "deadline",
+        "ended",
+        "job",
+        "kill_at",
+        "log",
+        "log_fd",
+        "number",
+        "outcome",
+        "pid",
+        "pidfd",
+        "printed",
+        "reaped",
+        "reason",
+    )  # fmt: skip
+
+    def __init__(self, claim: Claim, job: Job, number: int, log: str, log_fd: int) -> None:
+        self.claim = claim
+        self.job = job
+        self.number = number
+        self.log = log
+        self.log_fd = log_fd
+        self.began = time.monotonic()
+        self.ended = 0.0
+        self.deadline: float | None = None
+        self.kill_at: float | None = None  # when SIGKILL follows the SIGTERM
+        self.reason = ""  # why we are ending it: TIMED_OUT, CANCELLED, STOPPED, LOST
+        self.pid = 0  # of its first process, which leads the group and the session
+        self.pidfd = -1
+        self.reaped = False
+        self.printed = 0  # bytes, once it has ended
+        self.outcome: Outcome | None = None
+
+
+class Runner:
+    """Starts and ends attempts. `now` arguments are seconds, monotonic."""
+
+    def __init__(self, spool: Spool, environ: dict[str, str]) -> None:
+        self._spool = spool
+        self._environ = environ
+        self._home, self.is_at_home = _open_home()
+        self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._spare_logs: list[tuple[str, int]] = []
+        self._adopts = orphans.adopt_orphans()
+        self._children = orphans.Children()
+        self.running: dict[int, Attempt] = {}  # by pidfd
+        self._strays: dict[int, set[str]] = {}  # process id -> the claims it may belong to
+
+    def start(self, claim: Claim, job: Job, default_timeout: float | None) -> Attempt:
+        """Start a claimed job. If it could not be started, the attempt has its `outcome` already. Raises Busy;
+        SpoolError if the log cannot be opened."""
+        number = job.attempt
+        log = f"{claim.id}.{number}.log"
+        attempt = Attempt(claim, job, number, log, self._open_log(log))
+        env = self._environ | job.env  # but by these its processes are found again (R8)
+        env["QUEUECTL_SPOOL"] = self._spool.root
+        env["QUEUECTL_JOB_ID"] = claim.id
+        env["QUEUECTL_ATTEMPT"] = str(number)
+        env["QUEUECTL_CLAIM"] = claim.key
+        try:
+            attempt.pid = self._spawn(job, env, attempt.log_fd)
+            attempt.pidfd = os.pidfd_open(attempt.pid)
+        except OSError as error:
+            if attempt.pid or error.errno in _BUSY:
+                if attempt.pid:  # started, but without a descriptor it cannot be waited for
+                    os.killpg(attempt.pid, signal.SIGKILL)
+                    os.waitpid(attempt.pid, 0)
+                self._forget_log(attempt)
+                raise Busy(error.strerror) from None
+            attempt.outcome = _unstarted(error, job)
+            attempt.ended = time.monotonic()
+            os.write(attempt.log_fd, f"queuectl: {attempt.outcome.detail}\n".encode("utf-8", "replace"))
+            return attempt
+        timeout = job.timeout or default_timeout
+        attempt.deadline = attempt.began + timeout if timeout else None
+        self.running[attempt.pidfd] = attempt
+        return attempt
+
+    def _spawn(self, job: Job, env: dict[str, str], output: int) -> int:
+        """Start the command; the process id. OSError; of the working directory if its `filename` is that.
+
+        posix_spawn, because it costs 75 microseconds of the worker's time, and subprocess 130 (internals.md). It
+        takes no working directory, so this process goes there: all other paths here are absolute. All descriptors
+        of the worker are closed on exec (`seal_descriptors`).
+        """
+        if job.cwd is not None:
+            os.chdir(job.cwd)
+        try:
+            actions = [(os.POSIX_SPAWN_DUP2, self._null, 0), (os.POSIX_SPAWN_DUP2, output, 1),
+                       (os.POSIX_SPAWN_DUP2, output, 2)]  # fmt: skip
+            if job.command is not None:
+                program, argv = "/bin/sh", ["/bin/sh", "-c", job.command]
+            else:
+                argv = list(job.argv or ())
+                program = _find_program(argv[0], env.get("PATH", os.defpath))
+            return os.posix_spawn(program, argv, env, file_actions=actions, setsid=True,
+                                  setsigmask=(), setsigdef=_DEFAULT_SIGNALS)
+        finally:
+            if job.cwd is not None:
+                self._go_home()
+
+    def _go_home(self) -> None:
+        """Never an error: the command may have been started already."""
+        try:
+            os.fchdir(self._home)
+        except OSError:  # it has been closed to us meanwhile
+            os.chdir("/")
+
+    def reap(self, pidfd: int) -> Attempt:
+        """Take the result of an attempt whose first process has ended, and kill the rest of it."""
+        attempt = self.running[pidfd]
+        attempt.ended = time.monotonic()
+        # The zombie keeps the group's number, so the group is killed before the zombie is taken away.
+        signal_group(attempt, signal.SIGKILL)
+        attempt.reaped = True
+        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+        assert result is not None
+        os.close(pidfd)
+        del self.running[pidfd]
+        killed = result.si_status if result.si_code != os.CLD_EXITED else None
+        if attempt.reason == TIMED_OUT:
+            timeout = (attempt.deadline or 0) - attempt.began
+            attempt.outcome = Outcome(TIMED_OUT, signal=killed, detail=f"after {timeout:g} s")
+        elif attempt.reason:
+            attempt.outcome = Outcome(attempt.reason, signal=killed)
+        elif killed is not None:
+            attempt.outcome = Outcome(SIGNALLED, signal=killed, detail=_signal_name(killed))
+        else:
+            attempt.outcome = Outcome(EXITED, exit_code=result.si_status)
+        return attempt
+
+    def settled_down(self, ended: list[Attempt]) -> list[Attempt]:
+        """Those of the `ended` attempts of which no process is left. The others' processes are being killed; ask
+        again at the next turn.
+
+        Orphans come to us, because we asked to be their parent. One that carries no mark belongs to any attempt that
+        was there when it was first seen; it is killed when the last of these has ended.
+        """
+        leaders = {a.pid for a in self.running.values()}
+        children = self._children.pids() if self._adopts else []
+        orphaned = [pid for pid in children if pid not in leaders and not _take_away(pid)]
+        if not orphaned:
+            self._strays = {}
+            return list(ended)
+        running = {a.claim.key for a in self.running.values()}
+        everyone = running | {a.claim.key for a in ended}
+        strays: dict[int, set[str]] = {}
+        for pid in orphaned:
+            mark = orphans.mark_of(pid)
+            strays[pid] = {mark} if mark else self._strays.get(pid, everyone)
+            if not strays[pid] & running:
+                orphans.kill(pid)
+        self._strays = strays
+        busy = set().union(*strays.values())
+        return [a for a in ended if a.claim.key not in busy]
+
+    @property
+    def has_strays(self) -> bool:
+        return bool(self._strays)
+
+    def finish_log(self, attempt: Attempt) -> str:
+        """The log's name, or "" if nothing was printed; then `recycle_log` it, but not before the outcome is recorded:
+        to recovery, a claim without a log is one that was never started."""
+        attempt.printed = _size(attempt.log_fd)
+        if not attempt.printed:
+            return ""
+        os.close(attempt.log_fd)
+        attempt.log_fd = -1
+        return attempt.log
+
+    def recycle_log(self, attempt: Attempt) -> None:
+        """Keep an empty log for the next attempt."""
+        if attempt.log_fd >= 0:
+            self._spare_logs.append((attempt.log, attempt.log_fd))
+            attempt.log_fd = -1
+
+    def _forget_log(self, attempt: Attempt) -> None:
+        """Remove the log of an attempt that never began: its number is given again, and nothing may lie there then."""
+        os.close(attempt.log_fd)
+        attempt.log_fd = -1
+        self._spool.remove_log(attempt.log)
+
+    def end(self, attempt: Attempt, reason: str, now: float, grace: float = TERM_GRACE) -> None:
+        """Ask an attempt to end: SIGTERM to its group (and SIGCONT, in case it stopped itself), SIGKILL after
+        `grace` seconds. The first reason given is the one that counts."""
+        attempt.reason = attempt.reason or reason
+        kill_at = now + grace
+        if attempt.kill_at is None:
+            signal_group(attempt, signal.SIGTERM)
+            signal_group(attempt, signal.SIGCONT)
+        attempt.kill_at = min(kill_at, attempt.kill_at or kill_at)
+
+    def check_deadlines(self, now: float) -> None:
+        """End what has passed its timeout; kill what has passed its grace."""
+        for attempt in self.running.values():
+            if attempt.deadline is not None and now >= attempt.deadline and not attempt.reason:
+                self.end(attempt, TIMED_OUT, now)
+            if attempt.kill_at is not None and now >= attempt.kill_at:
+                attempt.kill_at = now + 1.0
+                key = attempt.claim.key
+                for pid in orphans.find(lambda mark, key=key: mark == key, self._spool.root):  # type: ignore[misc]
+                    orphans.kill(pid)
+                signal_group(attempt, signal.SIGKILL)
+
+    def next_deadline(self) -> float | None:
+        """When `check_deadlines` has something to do."""
+        times = [
+            when
+            for a in self.running.values()
+            for when in (a.kill_at, a.deadline if not a.reason else None)
+            if when is not None
+        ]
+        return min(times, default=None)
+
+    def kill_everything(self) -> None:
+        """SIGKILL for all that runs, without touching the spool (R8: called by the fencing thread too)."""
+        for attempt in list(self.running.values()):
+            attempt.reason = attempt.reason or LOST
+            signal_group(attempt, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Give up all descriptors, and the logs that were kept to be used again."""
+        for name, fd in self._spare_logs:
+            os.close(fd)
+            self._spool.remove_log(name)
+        self._spare_logs.clear()
+        os.close(self._null)
+        os.close(self._home)
+        self._children.close()
+
+    def _open_log(self, name: str) -> int:
+        # A job that printed nothing leaves an empty log behind, which becomes the next one by a rename: creating a
+        # file for each job would cost more than all else the worker does (docs/internals.md).
+        if self._spare_logs:
+            spare, fd = self._spare_logs.pop()
+            if self._spool.rename_log(spare, name):
+                return fd
+            os.close(fd)
+        return self._spool.open_log(name)
+
+
+def signal_group(attempt: Attempt, number: int) -> None:
+    """Send a signal to all processes of an attempt's group. It is sent while the leader is unreaped, so the number is
+    the attempt's own."""
+    if attempt.pid and not attempt.reaped:
+        try:
+            os.killpg(attempt.pid, number)
+        except (ProcessLookupError, PermissionError):
+            pass
+
+
+def _size(fd: int) -> int:
+    """The size of a file that only this host writes to. fstat(2) would ask an NFS server for it; what this kernel knows
+    (FIONREAD: from here to the end) is right."""
+    to_the_end = array("i", [0])
+    ioctl(fd, FIONREAD, to_the_end)
+    return os.lseek(fd, 0, os.SEEK_CUR) + to_the_end[0]
+
+
+def _take_away(pid: int) -> bool:
+    """Reap a child that has ended; False if it has not."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG) is not None
+    except ChildProcessError:
+        return True
+
+
+def seal_descriptors() -> None:
+    """Let no descriptor but the standard three pass to jobs: those this process inherited, and inotify's."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2:
+            try:
+                os.set_inheritable(int(name), False)
+            except OSError:
+                pass  # the descriptor of this very listing
+
+
+def _find_program(name: str, path: str) -> str:
+    """Where a program lies, by the job's own PATH; a name with a slash is itself. FileNotFoundError."""
+    if "/" in name:
+        return name
+    import shutil
+
+    found = shutil.which(name, path=path)
+    if found is None:
+        raise FileNotFoundError(errno.ENOENT, "command not found", name)
+    return found
+
+
+def _open_home() -> tuple[int, bool]:
+    """Where jobs without a cwd run: where the worker was started (its name may go meanwhile, so it is kept open); or /,
+    and False, if this user may not come back there."""
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    try:
+        home = os.open(".", flags)
+        os.fchdir(home)
+        return home, True
+    except OSError:
+        os.chdir("/")
+        return os.open("/", flags), False
+
+
+def _unstarted(error: OSError, job: Job) -> Outcome:
+    program = "/bin/sh" if job.argv is None else job.argv[0]
+    if error.errno == errno.E2BIG:
+        return Outcome(UNSTARTABLE, detail="the command and its environment are longer than the kernel allows")
+    if job.cwd is not None and error.filename == job.cwd:
+        return Outcome(EXITED, exit_code=127, detail=f"the working directory {job.cwd}: {error.strerror}")
+    code = 126 if error.errno in (errno.EACCES, errno.ENOEXEC, errno.EPERM) else 127
+    return Outcome(EXITED, exit_code=code, detail=f"{program}: {error.strerror}")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return ""

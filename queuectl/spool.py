@@ -1,0 +1,882 @@
+"""The spool: what may be done to jobs that are files, and in which order of calls.
+
+    .id  config.toml  pending/ processing/ completed/ failed/ dead/  logs/ workers/  .tmp/ .ids/
+
+Owns the rules R1 to R6 of docs/internals.md, where the state table stands: a job is one file, its state is the
+directory it lies in, each change of state is one rename, and a settle passes a fence. Never decides what runs, when,
+or whether somebody is alive; takes no lock on the way of a job; overwrites no file that somebody else can see.
+
+When things go wrong: a lost race is False or None. A file that is no job is BadJob, and `reject` sets it aside in
+dead/ with its bytes. A broken environment is SpoolError with path and errno. Every path that fails leaves the job
+where it was, or under a name that recovery (recover.py) finishes.
+
+Built on disk.py, which makes each system call. It is long because the rules that hold a job together should stand in
+one place; it reads in the order of a job's life.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from queuectl.core import job as jobs
+from queuectl.core.names import (
+    LONGEST_ID_WITH_NEEDS,
+    SUFFIX,
+    Claim,
+    Record,
+    Waiting,
+    is_id,
+    is_ignored,
+    is_met,
+    parse_claim,
+    parse_record,
+    parse_spent,
+    parse_terminal,
+    parse_waiting,
+)
+from queuectl.core.states import DEAD, FAILED, PENDING, PROCESSING, STATES, TERMINAL
+from queuectl.core.times import stamp
+from queuectl.disk import ALPHABET, ANEW, IDS, LOGS, NEW, TMP, WORKERS, Disk, base32, locate
+from queuectl.errors import BadJob, IdTaken, SpoolError
+
+BATCH = 1000  # jobs written between two syncs of a batch: 18,000/s against 4,500/s with a sync for each
+DRAFT_AGE = 3600.0  # seconds after which a file that somebody was writing in .tmp/ is nobody's
+ABANDONED_ID = 60.0  # seconds after which an id that was reserved, but never used, may be taken
+LONGEST_LINE = 4096  # bytes at the start of a kept tail in which a line's end is looked for
+SPARE = "=spare"  # how the name of a file ends that nobody but its worker has ever had open
+MOST_LOGS = 1000  # logs of one job that are removed by name; if there may be more, logs/ is listed
+
+
+
+class Entry(NamedTuple):
+    """One job as a listing shows it, read from its name alone. Terminal names say only the id."""
+
+    state: str
+    name: str
+    id: str
+    not_before: str = ""
+    priority: int = 0
+    attempts: int = 0
+    worker: str = ""
+    needs: str = ""
+
+
+class Settlement:
+    """One claim on its way through a settle: the record's name and bytes, and how far it has come.
+
+    `step` goes NEW, BESIDE (written, not synced), WRITTEN, FENCED, PUBLISHED; or ends in REFUSED: the lease was lost,
+    the outcome is dropped.
+    """
+
+    __slots__ = ("data", "record", "step")
+    NEW, BESIDE, WRITTEN, FENCED, PUBLISHED, REFUSED = range(6)
+
+    def __init__(self, record: Record, data: bytes) -> None:
+        self.record = record
+        self.data = data
+        self.step = self.NEW
+
+
+class Spool(Disk):
+    """A spool directory.
+
+    `path`: the directory; None finds it as the command line does (see `locate`). It is made if it isn't there,
+    unless `create` is false. `durability`: "fsync" (an accepted job and a recorded outcome survive power loss) or
+    "none" (they survive every crash of processes); None takes the setting of the spool's config.toml. `fs`: what
+    executes the system calls, `os` unless a test lies. Raises SpoolError if the directory cannot be a spool.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        durability: str | None = None,
+        create: bool = True,
+        fs: Any = os,
+    ) -> None:
+        root = os.path.abspath(os.fspath(path) if path is not None else locate(None, os.environ))
+        super().__init__(root, durability=durability, create=create, fs=fs)
+
+    def _make(self) -> None:
+        from queuectl.tree import initialise  # `enqueue` into a spool that is there doesn't pay for it
+
+        initialise(self.root, fs=self._fs)
+
+    def path_of(self, entry: Entry) -> str:
+        """Where the entry's file lies, or lay."""
+        return self._in[entry.state] + entry.name
+
+    def change_config(self, changes: Mapping[str, str | None]) -> None:
+        """Set (text) or unset (None) settings in config.toml, under its lock. ConfigError, SpoolError."""
+        from queuectl import config
+
+        def write(data: bytes) -> None:
+            draft = self._write_draft(data)
+            try:
+                self._sync_file(draft)
+                self._fs.rename(draft, self.config_path)
+            except OSError as error:
+                if self._config() != data:  # else the reply to the rename was lost
+                    raise SpoolError.of(error, "change the settings", self.config_path) from None
+            finally:
+                self._remove(draft)
+            self._sync_directory(self.root)
+
+        config.change(self.config_path, changes, write, self._mode)
+
+    def _config(self) -> bytes:
+        try:
+            with open(self.config_path, "rb") as file:
+                return file.read()
+        except OSError:
+            return b""
+
+    # -- enqueue ----------------------------------------------------------------------------------------------
+
+    def enqueue(self, command: str | None = None, **members: Any) -> str:
+        """Accept one job and return its id.
+
+        `command` is a line for /bin/sh; or give `argv=[...]`. Further members as in the job file: priority, run_at
+        (ISO 8601 text), max_retries, timeout (seconds), cwd, env, id, ... When it returns, the job is kept (R2).
+        Raises BadJob (with the member's name), IdTaken, SpoolError, or ConfigError if config.toml cannot be used.
+        """
+        if command is not None:
+            members = {"command": command, **members}
+        return self.enqueue_many([members])[0]
+
+    def enqueue_many(self, given: Iterable[Mapping[str, Any] | jobs.Job]) -> list[str]:
+        """Accept several jobs with one sync for all, and return their ids in order.
+
+        All are checked before the first is written. If writing fails in the middle, what is already accepted stays;
+        SpoolError. Raises BadJob, IdTaken, or ConfigError (as `enqueue`) before anything is accepted.
+        """
+        accepted = [item if isinstance(item, jobs.Job) else jobs.check(item) for item in given]
+        if not accepted:
+            return []
+        now = self.clock()
+        planned: list[tuple[Waiting, bytes, bool]] = []
+        for number, job in enumerate(accepted):
+            # A microsecond apart, so that jobs of one batch run in their order.
+            moment = now + number * 1000
+            job_id = job.id or new_id(moment)
+            name = Waiting(stamp(job.run_at or moment), job.priority, 0, job_id, job.needs)
+            planned.append((name, jobs.submission(job, job_id, moment), job.id is not None))
+        drafts: list[tuple[str, Waiting]] = []
+        reserved: list[str] = []
+        try:
+            for name, data, chosen in planned:
+                draft = self._write_draft(data)
+                drafts.append((draft, name))
+                if chosen:
+                    self._reserve(name.id, os.path.basename(draft))
+                    reserved.append(name.id)
+            self._sync_files([draft for draft, _ in drafts])
+            if reserved:
+                self.sync(IDS)  # or a power cut would free the id of an accepted job
+            pending = self._in[PENDING]
+            for draft, name in drafts:
+                # A worker may have claimed it already, if the reply to the rename was lost: then it is accepted.
+                if not self._move(draft, pending + name.name) and self.find(name.id) is None:
+                    raise SpoolError(f"Could not accept the job: {draft} disappeared. Is the spool being removed?",
+                                     path=draft, errno=errno.ENOENT)
+                reserved = [job_id for job_id in reserved if job_id != name.id]
+            self.sync(PENDING)
+        except BaseException:
+            # An id stays reserved if its draft has gone: the rename was done, though it was reported as failed.
+            kept = {name.id for draft, name in drafts if not self._remove(draft)}
+            for job_id in set(reserved) - kept:
+                self._remove(self._in[IDS] + job_id)
+            raise
+        return [name.id for _, name in drafts]
+
+    def _reserve(self, job_id: str, owner: str) -> None:
+        """Take an id until its job is pruned, on all hosts: create .ids/<id> exclusively. It is a symbolic link so that
+        whose it is is written in the same call. `owner` is the name of the file that will be the job. Raises
+        IdTaken."""
+        path = self._in[IDS] + job_id
+        for last_try in (False, True):
+            try:
+                self._fs.symlink(owner, path)
+                break
+            except FileExistsError:
+                if self._owner_of(job_id) == owner:
+                    return  # a network file system repeated our request, or we died after it
+                if last_try or not self.free_abandoned(job_id):
+                    raise IdTaken(job_id) from None
+            except OSError as error:
+                raise SpoolError.of(error, "reserve the id", path) from None
+        # A generated id has no reservation, so the jobs themselves are asked too.
+        if any(self._exists(self._in[state] + job_id + SUFFIX) for state in TERMINAL) or (
+            looks_generated(job_id) and self.find(job_id)
+        ):
+            self._remove(path)
+            raise IdTaken(job_id)
+
+    def _owner_of(self, job_id: str) -> str:
+        try:
+            return str(self._fs.readlink(self._in[IDS] + job_id))
+        except OSError:
+            return ""
+
+    def free_abandoned(self, job_id: str) -> bool:
+        """Free an id that was reserved by somebody who died before publishing the job, or whose job was taken out of
+        the spool by hand (`mv dead/X.json pending/`). False if it is in use."""
+        if not self.is_abandoned(job_id):
+            return False
+        return self._free_id(job_id, lambda: self.is_abandoned(job_id))
+
+    def _free_id(self, job_id: str, free: Callable[[], bool]) -> bool:
+        """Remove a reservation if it is `free`. Two who find so must not both remove it: the second would remove the
+        first one's new reservation. Rare, so a lock will do (R10)."""
+        from filelock import FileLock
+
+        path = os.path.join(self.root, ".ids.lock")
+        try:
+            with FileLock(path, timeout=30, mode=self._mode, fallback_to_soft=False):
+                return free() and self._remove(self._in[IDS] + job_id)
+        except OSError as error:
+            raise SpoolError.of(error, "lock the ids", path) from None
+
+    def reserve_again(self, job_id: str) -> None:
+        """Reserve the id of a job that is there. SpoolError."""
+        try:
+            self._fs.symlink("recovered", self._in[IDS] + job_id)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            raise SpoolError.of(error, "reserve the id", self._in[IDS] + job_id) from None
+
+    def is_abandoned(self, job_id: str) -> bool:
+        """Whether an id is reserved and neither a job nor somebody who is about to publish one has it."""
+        # The owner's file first, then the jobs: it goes from one to the other by one rename.
+        owner = self._owner_of(job_id)
+        if owner.startswith("adopt:"):
+            _, _, name = owner.partition("/")
+            busy = self._adoption(name) == owner
+        else:
+            draft = self._in[TMP] + owner
+            busy = self._exists(draft) and self._age(draft) < ABANDONED_ID
+        return not busy and self.find(job_id) is None
+
+    def _adoption(self, name: str) -> str:
+        """What an id's reservation says while the file pending/<name> is being adopted: it tells two files apart
+        that were dropped under one name."""
+        inode, size, modified = self.signature(name) or (0, 0, 0)
+        return f"adopt:{inode}.{size}.{modified}/{name}"
+
+    # -- adopt ------------------------------------------------------------------------------------------------
+
+    def adopt(self, name: str, now: int) -> Entry | None:
+        """Make a foreign file in pending/ a job: read, check, reserve its id, rename it to its canonical name.
+
+        `now` is nanoseconds UTC: when it may run unless it says otherwise. None if it is gone. Raises BadJob if it
+        is not (or not yet) a job; the caller decides when to `reject` it. Raises IdTaken.
+        """
+        path = self._in[PENDING] + name
+        this = self._adoption(name)
+        data = self.read(path, jobs.LARGEST_FILE)
+        if data is None:
+            return None
+        job = jobs.parse(data)
+        job_id = job.id
+        if job_id is None:
+            stem = name.removesuffix(SUFFIX)
+            job_id = new_id(now)
+            room = min(60, LONGEST_ID_WITH_NEEDS - len(job_id) - 1 - len(job.needs))
+            if is_id(stem) and len(stem) <= room:
+                job_id += f"-{stem}"
+        else:
+            try:
+                self._reserve(job_id, this)
+            except IdTaken:
+                if self._adoption(name) != this:
+                    return None  # by another worker, which has just adopted this very file
+                raise
+        moment = job.run_at or now
+        if jobs.last_settled(job):  # somebody has moved an old job here: it had its name of then once already (R4)
+            moment = max(moment, now)
+        waiting = Waiting(stamp(moment), job.priority, 0, job_id, job.needs)
+        if self._move(path, self._in[PENDING] + waiting.name):
+            return entry_of(PENDING, waiting.name)
+        return None
+
+    def signature(self, name: str) -> tuple[int, int, int] | None:
+        """Inode, size and mtime of a file in pending/: while they change, somebody is writing. None if it is gone."""
+        try:
+            found = self._fs.lstat(self._in[PENDING] + name)
+        except OSError:
+            return None
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
+    def is_directory(self, name: str) -> bool:
+        """Whether a name in pending/ is a directory: those are left alone."""
+        try:
+            return stat.S_ISDIR(self._fs.lstat(self._in[PENDING] + name).st_mode)
+        except OSError:
+            return False
+
+    def reject(self, state: str, name: str, reason: str) -> str | None:
+        """Set a file aside in dead/ as <name>.rejected, its bytes untouched, the reason beside it (R12).
+
+        Returns the new name, or None if somebody else had moved it. The reason is created exclusively and first: it
+        reserves the name, so that nothing is ever renamed over an earlier rejected file. SpoolError.
+        """
+        base = os.fsencode(name)[:200].decode("utf-8", "surrogateescape")
+        dead, number = self._in[DEAD], 0
+        while True:
+            number += 1
+            target = f"{base}.rejected" if number == 1 else f"{base}.{number}.rejected"
+            if self._exists(dead + target):
+                continue  # somebody has removed its reason
+            try:
+                self._write_new(dead + target + ".reason", reason.encode("utf-8", "replace") + b"\n")
+                break
+            except FileExistsError:
+                continue
+        try:
+            if self._move(self._in[state] + name, dead + target):
+                self.sync(DEAD)
+                return target
+        finally:
+            if not self._exists(dead + target):
+                self._remove(dead + target + ".reason")
+        return None
+
+    def rejected(self) -> Iterator[tuple[str, str]]:
+        """The files set aside in dead/, and why."""
+        for name in sorted(self.names(DEAD)):
+            if name.endswith(".rejected"):
+                try:
+                    reason = (self.read(self._in[DEAD] + name + ".reason") or b"").decode("utf-8", "replace").strip()
+                except (BadJob, SpoolError):
+                    reason = ""
+                yield name, reason
+
+    # -- claim ------------------------------------------------------------------------------------------------
+
+    def claim(self, entry: Entry, worker: str, n: int, *, counted: bool = True) -> Claim | None:
+        """Take a waiting or dead job: one rename, to a name that only this worker uses (R3). None: another won.
+
+        The worker must hold its lease already. `counted` false is for a claim that starts no attempt (cancel,
+        requeue).
+        """
+        not_before = entry.not_before or stamp(self.clock())
+        waiting = Waiting(not_before, entry.priority, entry.attempts, entry.id, entry.needs)
+        claim = waiting.claimed_by(worker, n)
+        if not counted:
+            claim = claim._replace(attempts=entry.attempts)
+        if self._move(self._in[entry.state] + entry.name, self._in[PROCESSING] + claim.name):
+            return claim
+        return None
+
+    def take_over(self, claim: Claim, worker: str, n: int) -> Claim | None:
+        """Take a dead worker's claim: the same rename (R7). None: another recoverer won."""
+        mine = claim.taken_over_by(worker, n)
+        if self._move(self._in[PROCESSING] + claim.name, self._in[PROCESSING] + mine.name):
+            return mine
+        return None
+
+    def read_claim(self, claim: Claim) -> jobs.Job | None:
+        """The job that a claim holds. None if the claim is gone (the lease was lost). Raises BadJob."""
+        data = self.read(self._in[PROCESSING] + claim.name)
+        if data is None:
+            return None
+        job = jobs.parse(data, jobs.LARGEST_RECORD)
+        if job.id is not None and job.id != claim.id:
+            raise BadJob("id", f"the file's name says {claim.id}, its content {job.id[:100]}; let both say the same")
+        if job.needs and not is_met(job.needs, frozenset(claim.needs.split("+"))):
+            raise BadJob("needs", f"its content needs {job.needs}, which the file's name doesn't say; drop it under a"
+                         " name of your own")
+        return job
+
+    # -- settle -----------------------------------------------------------------------------------------------
+
+    def settle(self, batch: list[Settlement], spares: list[str]) -> None:
+        """Settle claims by R6, with one sync of each kind for all of them; each one's `step` says how it went.
+
+        `spares` holds names in .tmp/ of files that belong to the caller alone. Records are written into them, and
+        the spent claims are added to them: creating a file shortly after unlinking one costs 1.4 to 2.4 ms on ext4
+        instead of 0.03. Raises SpoolError; calling it again with the same batch goes on where it stopped, and
+        repeats no step. A worker calls the four parts itself: the syncs wait for the disk, the others don't.
+        """
+        self.write_records(batch, spares)
+        self.sync_records(batch)
+        self.publish_records(batch, spares)
+        self.sync_targets({one.record.state for one in batch if one.step == Settlement.PUBLISHED})
+
+    def write_records(self, batch: list[Settlement], spares: list[str]) -> None:
+        """Step 1: the new records, beside. Each gets its name when it is complete."""
+        for one in batch:
+            if one.step == Settlement.NEW:
+                self._write_record(one.record, one.data, spares)
+                one.step = Settlement.BESIDE
+
+    def sync_records(self, batch: list[Settlement]) -> None:
+        """The end of step 1: the records are on the disk. After a failure they are written anew (see `sync`)."""
+        beside = [one for one in batch if one.step == Settlement.BESIDE]
+        try:
+            self._sync_files([self._in[TMP] + one.record.name for one in beside])
+            self.sync(TMP)
+        except SpoolError:
+            for one in beside:
+                one.step = Settlement.NEW
+            raise
+        for one in beside:
+            one.step = Settlement.WRITTEN
+
+    def publish_records(self, batch: list[Settlement], spares: list[str]) -> None:
+        """Steps 2 to 4: the fence, the destination, and the spent claim becomes a spare."""
+        for one in batch:
+            record = one.record
+            if one.step == Settlement.WRITTEN:
+                ours = self._move(self._in[PROCESSING] + record.claim.name, self._in[TMP] + record.claim.spent)
+                one.step = Settlement.FENCED if ours else Settlement.REFUSED
+            if one.step == Settlement.FENCED:
+                self.publish(record)
+                one.step = Settlement.PUBLISHED
+                if self.network:
+                    self._remove(self._in[TMP] + record.claim.spent)
+                else:
+                    spares.append(record.claim.spent)
+            # The record of a refused one stays until it is swept: if the refusal was a lie (the fence was passed, its
+            # reply lost, and the look too early), it is all that is left of the job.
+
+    def sync_targets(self, states: Iterable[str]) -> None:
+        """The end of step 3: the destinations are on the disk."""
+        for state in states:
+            self.sync(state)
+
+    def publish(self, record: Record) -> bool:
+        """Step 3 of a settle: the record goes to its destination. False: a recoverer thought its owner dead, and
+        has done this step. SpoolError if that is not certain: a listing, which no cache falsifies, shows it still."""
+        if self._move(self._in[TMP] + record.name, self._in[record.state] + record.target):
+            return True
+        if record.name in self.names(TMP):
+            path = self._in[TMP] + record.name
+            raise SpoolError(f"Could not settle: {path}: it is there, but cannot be moved. It is tried again.",
+                             path=path, errno=errno.ESTALE)  # fmt: skip
+        return False
+
+    def _write_record(self, record: Record, data: bytes, spares: list[str]) -> None:
+        tmp = self._in[TMP]
+        if self.network:
+            # Nobody knows who on another host has a spent claim open, so none is recycled, and spares are for a full
+            # disk. A record that is cut off is none (`read_record`): it needs no other name first.
+            try:
+                self._write_new(tmp + record.name, data, ANEW)
+                return
+            except SpoolError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not spares:
+                    raise
+        while spares:
+            spare = tmp + spares[-1]
+            if self._overwrite(spare, data) and self._move(spare, tmp + record.name):
+                spares.pop()
+                return
+            spares.pop()
+            self._remove(spare)
+        if not self._write_and_move(data, tmp + record.name):
+            raise SpoolError(f"Could not settle: {tmp}{record.name} disappeared. Leave .tmp/ alone.", path=tmp,
+                             errno=errno.ENOENT)
+
+    def _overwrite(self, path: str, data: bytes) -> bool:
+        """Fill a file that is ours alone. False if it is gone, has another name somewhere (a hard link), or may be open
+        elsewhere: whoever dropped it as a job might write to it once more."""
+        try:
+            fd = self._fs.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP):
+                return False
+            raise SpoolError.of(error, "write the record", path) from None
+        try:
+            found = self._fs.fstat(fd)
+            if not path.endswith(SPARE) and (found.st_nlink != 1 or not _is_open_here_only(fd)):
+                return False
+            self._write_all(fd, data)
+            if found.st_size > len(data):
+                self._fs.ftruncate(fd, len(data))
+            self._sync_before_close(fd)
+        except OSError as error:
+            raise SpoolError.of(error, "write the record", path) from None
+        finally:
+            self._fs.close(fd)
+        return True
+
+    def make_spare(self, worker: str, number: int, size: int = 4096) -> str:
+        """A file in .tmp/ with `size` bytes of room: with one in hand, a claim can be settled on a full disk."""
+        name = f"{worker}.{number}{SPARE}"
+        self._write_new(self._in[TMP] + name, b" " * size)
+        return name
+
+    # -- what recovery needs (recover.py) -----------------------------------------------------------------------
+
+    def claims(self) -> list[Claim]:
+        """All claims, of whomever."""
+        return [claim for name in self.names(PROCESSING) if (claim := parse_claim(name))]
+
+    def temporary(self) -> tuple[list[Record], list[Claim], list[str]]:
+        """What lies in .tmp/: settled records, spent claims, and other names."""
+        records, spent, others = [], [], []
+        for name in self.names(TMP):
+            if record := parse_record(name):
+                records.append(record)
+            elif claim := parse_spent(name):
+                spent.append(claim)
+            else:
+                others.append(name)
+        return records, spent, others
+
+    def read_record(self, record: Record) -> bytes | None:
+        """A record that somebody wrote, if it is whole and of that attempt; else None.
+
+        After a power cut a name may be there without its content, or with what the recycled inode held before.
+        """
+        try:
+            data = self.read(self._in[TMP] + record.name)
+            job = jobs.parse(data, jobs.LARGEST_RECORD) if data is not None else None
+        except BadJob:
+            return None
+        if job is None or job.id != record.claim.id:
+            return None
+        return data if str(job.body.get("claim")).partition("@")[0] == record.claim.stem else None
+
+    def remove_temporary(self, name: str) -> None:
+        """Remove a file from .tmp/. The caller knows by the rules in recover.py that nobody needs it."""
+        self._remove(self._in[TMP] + name)
+
+    def draft_age(self, name: str) -> float:
+        """Seconds since a file in .tmp/ was written, by the clocks of the file system and of this host."""
+        return self._age(self._in[TMP] + name)
+
+    # -- look -------------------------------------------------------------------------------------------------
+
+    def entries(self, states: Iterable[str] = STATES) -> Iterator[Entry]:
+        """The jobs in these states, in no order. A job that moves meanwhile may be seen twice or not at all."""
+        for state in states:
+            for name in self.scan(state):
+                if entry := entry_of(state, name):
+                    yield entry
+
+    def counts(self) -> dict[str, int]:
+        """How many jobs each state holds."""
+        return {state: sum(1 for name in self.scan(state) if is_job_name(state, name)) for state in STATES}
+
+    def find(self, job_id: str) -> Entry | None:
+        """Where a job is, or None."""
+        return self.find_all([job_id]).get(job_id)
+
+    def find_all(self, job_ids: Iterable[str]) -> dict[str, Entry]:
+        """Where these jobs are; who is in no directory is left out. One pass over pending/ serves all of them.
+
+        It looks where a job goes, in that order: claimed, behind the fence of a settle (.tmp/), where that leads. So
+        one that moves is met on its way, or there. If it was behind the fence, it looks again.
+        """
+        missing = {job_id for job_id in job_ids if is_id(job_id)}
+        found: dict[str, Entry] = {}
+        for _ in range(3):
+            for state in (*TERMINAL, PENDING, FAILED, PROCESSING, TMP, FAILED, PENDING, *TERMINAL):
+                if not missing:
+                    return found
+                if state == TMP:
+                    records, spent, _ = self.temporary()
+                    continue
+                seen = self._ended(state, missing) if state in TERMINAL else self._moving(state, missing)
+                found |= seen
+                missing -= seen.keys()
+            if not any(claim.id in missing for claim in spent):
+                return found
+        # Who settled it has died behind the fence, or its disk fails: recovery finishes that. It is in no directory.
+        for claim in {record.claim for record in records if record.claim.id in missing} & set(spent):
+            found[claim.id] = Entry(PROCESSING, claim.name, claim.id, claim.not_before, claim.priority, claim.attempts,
+                                    claim.worker, claim.needs)  # fmt: skip
+        return found
+
+    def find_dropped(self, job_id: str) -> Entry | None:
+        """The file in pending/ that asks for this id, and that no worker has adopted yet. Reads all that are not
+        adopted. SpoolError."""
+        for entry in self.entries([PENDING]):
+            if entry.id:
+                continue
+            try:
+                job = self.load(entry)
+            except BadJob:
+                continue
+            except SpoolError as error:
+                if not error.is_of_one_file:
+                    raise
+                continue
+            if job is not None and job.id == job_id:
+                return entry
+        return None
+
+    def _ended(self, state: str, job_ids: Iterable[str]) -> dict[str, Entry]:
+        directory = self._in[state]
+        self._look_again(directory)
+        return {job_id: Entry(state, job_id + SUFFIX, job_id) for job_id in job_ids
+                if self._is_there(directory + job_id + SUFFIX)}  # fmt: skip
+
+    def _moving(self, state: str, job_ids: set[str]) -> dict[str, Entry]:
+        found = {}
+        for name in self.scan(state):
+            # Cheap first: the id stands behind the last dot before the suffix, or before the @.
+            if name[: name.find("@") if state == PROCESSING else -len(SUFFIX)].rpartition(".")[2] in job_ids:
+                entry = entry_of(state, name)
+                if entry is not None and entry.id in job_ids:
+                    found[entry.id] = entry
+        return found
+
+    def ended(self, job_ids: Iterable[str]) -> dict[str, Entry]:
+        """Those of these jobs that have ended. It lists nothing."""
+        wanted = list(job_ids)
+        return self._ended(TERMINAL[0], wanted) | self._ended(TERMINAL[1], wanted)
+
+    def has_ended(self, job_id: str, state: str) -> bool:
+        """Whether a job lies in that terminal state."""
+        return self._exists(self._in[state] + job_id + SUFFIX)
+
+    def load(self, entry: Entry) -> jobs.Job | None:
+        """The job of an entry; None if it has moved on. Raises BadJob."""
+        data = self.read(self.path_of(entry))
+        return None if data is None else jobs.parse(data, jobs.LARGEST_RECORD)
+
+    def modified(self, entry: Entry) -> float | None:
+        """The mtime of a job's file, seconds since 1970; None if it is gone. SpoolError."""
+        try:
+            return float(self._fs.lstat(self.path_of(entry)).st_mtime)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise SpoolError.of(error, "look at the job", self.path_of(entry)) from None
+
+    # -- logs, leases, requests ---------------------------------------------------------------------------------
+
+    def open_log(self, name: str) -> int:
+        """A descriptor to append to logs/<name>, created if need be. SpoolError."""
+        path = self._in[LOGS] + name
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            fd = self._create(path, flags)
+            self._give_to_group(fd)
+            return fd
+        except OSError as error:
+            raise SpoolError.of(error, "open the log", path) from None
+
+    def rename_log(self, spare: str, name: str) -> bool:
+        """Give an empty log of the caller's the name of the next one: that of an attempt, which nobody else makes.
+        False if the spare is gone."""
+        return self._move(self._in[LOGS] + spare, self._in[LOGS] + name)
+
+    def remove_log(self, name: str) -> None:
+        """Remove logs/<name>, if it is there. SpoolError."""
+        self._remove(self._in[LOGS] + name)
+
+    def cut_log(self, name: str, bound: int) -> bool:
+        """Leave of a log of more than `bound` bytes its head, a mark, and its newest output (core/logs.py). False if it
+        is no larger, or gone. SpoolError.
+
+        Whoever appends is not held up. What it appends in the moment between the last copy and the truncation is left
+        out too, uncounted.
+        """
+        from queuectl.core import logs  # `enqueue` doesn't pay for it
+
+        path = self._in[LOGS] + name
+        try:
+            # Not the job's descriptor: with O_APPEND, pwrite appends wherever it is told to write.
+            fd = self._fs.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                size = self._fs.fstat(fd).st_size
+                if size <= bound:
+                    return False
+                try:
+                    end, left_out = self._move_tail(fd, size, logs.tail(bound))
+                    self._fs.pwrite(fd, logs.mark(left_out), logs.HEAD)
+                    self._fs.ftruncate(fd, end)
+                except OSError:  # a file system that copies on write, and is full: room comes first
+                    self._fs.ftruncate(fd, logs.HEAD)
+                    self._fs.pwrite(fd, logs.mark(size - logs.HEAD), logs.HEAD)
+                return True
+            finally:
+                self._fs.close(fd)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise SpoolError.of(error, "cut the log", path) from None
+
+    def _move_tail(self, fd: int, size: int, tail: int) -> tuple[int, int]:
+        """Copy the last `tail` bytes of a log to behind the mark, and what comes meanwhile, unless it comes faster than
+        it is copied. Where it ends there, and how many bytes are left out."""
+        from queuectl.core import logs
+
+        old = self._fs.pread(fd, logs.MARK, logs.HEAD)
+        start, begin = size - tail, logs.HEAD + logs.MARK
+        left_out = start - begin + logs.left_out(old) if logs.left_out(old) else start - logs.HEAD
+        data = self._fs.pread(fd, tail, start)
+        line = data.find(b"\n", 0, LONGEST_LINE) + 1
+        source, end = start + line, begin
+        data = data[line:]
+        while data and end < begin + 2 * tail:
+            written = self._fs.pwrite(fd, data, end)
+            source, end = source + written, end + written
+            data = self._fs.pread(fd, tail, source)
+        return end, left_out + line + max(0, self._fs.fstat(fd).st_size - source)
+
+    def publish_lease(self, worker: str, data: bytes) -> int:
+        """Create workers/<worker>.json and return a descriptor that is open for writing and has it locked.
+
+        Whoever dies closes it, which the others see; the lock is gone with it. SpoolError.
+        """
+        from fcntl import LOCK_EX, LOCK_NB, flock
+
+        draft, path = self._draft_name(), f"{self._in[WORKERS]}{worker}{SUFFIX}"
+        try:
+            try:
+                fd = self._create(draft, NEW & ~os.O_WRONLY | os.O_RDWR)
+            except FileExistsError:  # a network file system repeated the request
+                draft = self._draft_name()
+                fd = self._create(draft, NEW & ~os.O_WRONLY | os.O_RDWR)
+            try:
+                self._give_to_group(fd)
+                self._write_all(fd, data)
+                flock(fd, LOCK_EX | LOCK_NB)
+                if not self._move(draft, path):
+                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+                self.sync(WORKERS)
+            except BaseException:
+                self._fs.close(fd)
+                self._remove(draft)
+                self._remove(path)
+                raise
+        except OSError as error:
+            raise SpoolError.of(error, "register in the spool", draft) from None
+        return fd
+
+    def open_worker_file(self, name: str) -> int | None:
+        """A descriptor to read a file of workers/; None if it is gone, or no file. Reading only: a descriptor that was
+        open for writing would tell every worker on this host that somebody died when it is closed."""
+        try:
+            fd: int = self._fs.open(self._in[WORKERS] + name, self._to_read)
+            regular = False
+            try:
+                regular = stat.S_ISREG(self._fs.fstat(fd).st_mode)
+            finally:
+                if not regular:
+                    self._fs.close(fd)
+            return fd if regular else None
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            if error.errno in (errno.ESTALE, errno.ELOOP, errno.ENXIO, errno.ENODEV):
+                return None
+            raise SpoolError.of(error, "read a worker's file", self._in[WORKERS] + name) from None
+
+    def remove_worker_file(self, name: str) -> None:
+        """Remove a lease or a request from workers/, if it is there. SpoolError."""
+        self._remove(self._in[WORKERS] + name)
+
+    def put_request(self, name: str, data: bytes = b"{}\n") -> None:
+        """Drop a request (`<worker>.stop`, `<id>.cancel`) into workers/, where every worker sees it."""
+        self._write_and_move(data, self._in[WORKERS] + name)
+
+    def log_size(self, name: str) -> int:
+        """The size of a log in bytes; -1 if there is none."""
+        try:
+            return int(self._fs.lstat(self._in[LOGS] + name).st_size)
+        except OSError:
+            return -1
+
+    def has_request(self, name: str) -> bool:
+        """Whether workers/<name> is there; what cannot be seen is not."""
+        return self._exists(self._in[WORKERS] + name)
+
+    def has_log(self, name: str) -> bool:
+        """Whether logs/<name> is there; what cannot be seen is not."""
+        return self._exists(self._in[LOGS] + name)
+
+    # -- prune ------------------------------------------------------------------------------------------------
+
+    def remove_job(self, entry: Entry) -> bool:
+        """Remove a terminal job with its logs and its reserved id. False if it has moved. The job goes after its logs:
+        what is left by a crash is a job that can be pruned again, or an id that its next user frees. SpoolError."""
+        assert entry.state in TERMINAL
+        try:
+            job = self.load(entry)
+            if job is None:
+                return False
+            after = job.attempt
+        except BadJob:
+            after = MOST_LOGS + 1
+        except SpoolError as error:
+            if not error.is_of_one_file:
+                raise
+            after = MOST_LOGS + 1
+        logs: Iterable[str] = (f"{entry.id}.{attempt}.log" for attempt in range(1, after))
+        if after > MOST_LOGS:
+            logs = [name for name in self.scan(LOGS) if name.startswith(f"{entry.id}.")]
+        for name in logs:
+            self._remove(self._in[LOGS] + name)
+        owner = self._owner_of(entry.id)
+        # Who removes the file has the job. Its id is freed after that: somebody may just be requeueing it.
+        if not self._unlink(self.path_of(entry)):
+            return False
+        if owner:
+            self._free_id(entry.id, lambda: self._owner_of(entry.id) == owner)
+        return True
+
+    def remove_rejected(self, name: str) -> bool:
+        """Remove a file that was set aside in dead/, with its reason."""
+        assert name.endswith(".rejected")
+        gone = self._unlink(self._in[DEAD] + name)
+        self._remove(self._in[DEAD] + name + ".reason")
+        return gone
+
+# -- names and ids --------------------------------------------------------------------------------------------------
+
+
+def new_id(now: int) -> str:
+    """A new job id: 11 letters of time (microseconds) and 7 of chance. It sorts by time and needs no coordination."""
+    return base32(now // 1000, 11) + base32(int.from_bytes(os.urandom(5), "big") & ((1 << 35) - 1), 7)
+
+
+def looks_generated(job_id: str) -> bool:
+    """Whether an id could have been made by `new_id`, so that it may exist without a reservation."""
+    return len(job_id) >= 18 and all(letter in ALPHABET for letter in job_id[:18]) and job_id[18:19] in ("", "-")
+
+
+def entry_of(state: str, name: str) -> Entry | None:
+    """What a name says of a job in that state; None if it is no job's name. A foreign file in pending/ is an entry
+    whose id is empty."""
+    if state in TERMINAL:
+        job_id = parse_terminal(name)
+        return Entry(state, name, job_id) if job_id else None
+    if state == PROCESSING:
+        claim = parse_claim(name)
+        return Entry(state, name, claim.id, claim.not_before, claim.priority, claim.attempts,
+                     claim.worker, claim.needs) if claim else None
+    waiting = parse_waiting(name)
+    if waiting:
+        return Entry(state, name, waiting.id, waiting.not_before, waiting.priority, waiting.attempts,
+                     needs=waiting.needs)
+    return Entry(state, name, "") if state == PENDING and not is_ignored(name) else None
+
+
+def is_job_name(state: str, name: str) -> bool:
+    """Whether a name counts as a job of that state: cheap, for counting a million."""
+    if name.startswith(".") or not name.endswith(SUFFIX):
+        return False
+    return state in (PENDING, *TERMINAL) or entry_of(state, name) is not None
+
+
+def _is_open_here_only(fd: int) -> bool:
+    """Whether nobody else has this file open (F_SETLEASE, fcntl(2)). False where the file system doesn't tell."""
+    from fcntl import F_SETLEASE, F_UNLCK, F_WRLCK, fcntl
+
+    try:
+        fcntl(fd, F_SETLEASE, F_WRLCK)
+        fcntl(fd, F_SETLEASE, F_UNLCK)
+        return True
+    except OSError:
+        return False

@@ -1,0 +1,118 @@
+"""Making a spool: its directories, modes and identity.
+
+Owns `queuectl init` and the making of a spool that isn't there yet. A directory that holds something else is refused,
+an existing spool is only completed. Two who make one at once agree on it. When things go wrong: SpoolError, and what
+was made so far is completed by the next one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import Any
+
+from queuectl.core.states import STATES
+from queuectl.disk import DIRECTORIES, LAYOUT, NEW, TMP, check_tree, token
+from queuectl.errors import SpoolError, cut
+from queuectl.probe import scratch
+
+
+def initialise(root: str, *, group: int | None = None, fs: Any = os) -> None:
+    """Make a spool, or complete one. `group` is the id of a group whose members share it (2770). SpoolError.
+
+    A directory that becomes a spool is 0700 (2770 for a group) whatever the umask is, and so are the parents that it
+    needs; a spool that is there keeps its modes unless `group` is given. A directory that holds something else is left
+    alone.
+    """
+    try:
+        made = not os.path.isdir(root)
+        if made:
+            _make_directories(root, fs)
+        if made or not os.path.exists(os.path.join(root, ".id")):
+            _check_unused(root)
+            _set_mode(root, group)
+            _check_names(root, fs)
+        elif group is not None:
+            _set_mode(root, group)
+        shared = bool(os.stat(root).st_mode & stat.S_IWGRP)
+        for name in DIRECTORIES:
+            path = os.path.join(root, name)
+            try:
+                fs.mkdir(path, 0o2770 if shared else 0o700)
+                if shared:
+                    os.chmod(path, 0o2770)
+            except FileExistsError:
+                if group is not None:
+                    _set_mode(path, group)
+        check_tree(root, fs)
+        _write_identity(root, shared, fs)
+    except OSError as error:
+        raise SpoolError.of(error, "make the spool", os.fsdecode(error.filename or root)) from None
+
+
+def _make_directories(path: str, fs: Any) -> None:
+    """Make a directory and the parents that it needs, for its owner only. Another may do so at the same moment."""
+    parent = os.path.dirname(path)
+    if parent != path and not os.path.isdir(parent):
+        _make_directories(parent, fs)
+    try:
+        fs.mkdir(path, 0o700)
+    except FileExistsError:
+        pass
+
+
+def _check_unused(root: str) -> None:
+    """Refuse a directory that holds something else: `--spool /etc` by mistake must not make /etc private."""
+    names = os.listdir(root)
+    strange = [name for name in names if not name.startswith((".", "config.toml", "README", "lost+found"))]
+    if strange and not set(names) & set(STATES):
+        raise SpoolError(
+            f"{root} is no spool, and it isn't empty: it holds {cut(min(strange))}. Name an empty or a new directory.",
+            path=root, errno=errno.ENOTEMPTY,
+        )
+
+
+def _check_names(root: str, fs: Any) -> None:
+    """Refuse a file system that cannot keep names: there, jobs would get lost in the middle of their way."""
+    with scratch(root, fs) as place:
+        problem = place.try_names() or place.try_one_symlink()
+    if problem:
+        raise SpoolError(f"No spool can lie at {root}: {problem}. Name a directory on another file system.", path=root,
+                         errno=errno.EOPNOTSUPP)
+
+
+def _write_identity(root: str, shared: bool, fs: Any) -> None:
+    path = os.path.join(root, ".id")
+    if os.path.exists(path):
+        return
+    draft = os.path.join(root, TMP, f"{token()}.0=draft")
+    try:
+        fd = fs.open(draft, NEW, 0o660 if shared else 0o600)
+        try:
+            if shared:
+                fs.fchmod(fd, 0o660)
+            fs.write(fd, f"queuectl-{LAYOUT} {token()}\n".encode())
+            fs.fsync(fd)
+        finally:
+            fs.close(fd)
+        try:
+            fs.link(draft, path)  # two who make one spool at once agree on one identity
+        except FileExistsError:
+            pass
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+            fs.rename(draft, path)  # a file system without hard links
+    finally:
+        try:
+            fs.unlink(draft)
+        except OSError:
+            pass
+
+
+def _set_mode(path: str, group: int | None) -> None:
+    if group is not None:
+        os.chown(path, -1, group)
+    if os.stat(path).st_uid == os.geteuid():
+        os.chmod(path, 0o2770 if group is not None else 0o700)

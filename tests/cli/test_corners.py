@@ -1,0 +1,153 @@
+"""Corners that a careful user runs into: each was wrong once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from queuectl.cli.pick import rows
+from queuectl.cli.show import reason
+from queuectl.lease import ROLE_WORKER, Lease
+from queuectl.spool import Spool
+from queuectl.tree import initialise
+from tests.cli.conftest import COMMAND, Queuectl
+from tests.support import drop, environment, needs_root, state_of
+
+BOM = b"\xef\xbb\xbf"
+NOBODY = 65534
+
+
+@needs_root
+def test_a_file_that_only_its_owner_may_read_hides_no_other_job() -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o755)
+        initialise(f"{directory}/spool", group=NOBODY)
+        spool = Spool(f"{directory}/spool")
+        spool.enqueue("true", id="mine")
+        os.chmod(drop(spool, "secret.json", {"command": "true"}), 0o600)
+        as_nobody = (
+            "import contextlib, io, os, sys\n"
+            "from queuectl.cli import main\n"
+            "with contextlib.redirect_stdout(io.StringIO()):\n"
+            "    main(['list', '--json'])\n"  # what is imported for it may be out of another user's reach
+            f"os.setgid({NOBODY}); os.setuid({NOBODY}); sys.exit(main(['list', '--json']))"
+        )
+        done = subprocess.run([sys.executable, "-c", as_nobody], env=environment(QUEUECTL_SPOOL=spool.root),
+                              capture_output=True, text=True, check=False)  # fmt: skip
+    rows = {row.get("id") or row["file"]: row.get("problem", "") for row in json.loads(done.stdout)}
+    assert rows.keys() == {"mine", "secret.json"}
+    assert "Permission denied" in rows["secret.json"]
+
+
+def test_more_slots_than_can_be_are_refused(queue: Queuectl) -> None:
+    result = queue("worker", "start", "--count", "10001")
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("queuectl: --count may be 10000 at most")
+
+
+def test_a_dropped_job_is_known_by_its_id_before_a_worker_has_adopted_it(queue: Queuectl) -> None:
+    drop(queue.spool, "f.json", {"command": "true", "id": "asked"})
+    assert "no worker has looked at it yet" in queue("show", "asked").out
+    assert queue("wait", "asked", "--timeout", "0.2").code == 124
+    assert queue.ok("cancel", "asked") == "asked cancelled\n"
+    assert state_of(queue.spool, "asked") == "dead"
+
+
+def test_a_batch_may_begin_with_a_byte_order_mark_and_is_no_list(queue: Queuectl) -> None:
+    assert queue("enqueue", "--batch", "-", stdin=BOM + b'{"command": "true", "id": "b1"}\r\n').out == "b1\n"
+    result = queue("enqueue", "--batch", "-", stdin=b'[{"command": "true"}]\n')
+    assert (result.code, result.out) == (2, "")
+    assert "a batch is one job a line, and no list" in result.err
+
+
+def test_a_directory_in_pending_keeps_nobody_waiting(queue: Queuectl) -> None:
+    Path(queue.spool.dir("pending"), "dir.json").mkdir()
+    assert queue("wait", "--all", "--timeout", "20").code == 0
+    assert "it is a directory, and no job" in queue("show", "dir").out
+
+
+@pytest.mark.parametrize("words", [["--spool", "relative", "status"], ["init", "relative"]])
+def test_a_working_directory_that_is_gone_is_told_as_that(queue: Queuectl, words: list[str]) -> None:
+    gone = queue.home / "gone"
+    gone.mkdir()
+    command = ["sh", "-c", 'rmdir ../gone; exec "$@"', "sh", *COMMAND, *words]
+    done = subprocess.run(command, cwd=gone, env=queue.environ, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith("queuectl: The working directory is gone. Change to another one.\n")
+
+
+def test_a_setting_is_set_although_a_variable_is_wrong(queue: Queuectl) -> None:
+    result = queue("config", "set", "max-retries", "9", QUEUECTL_JITTER="bogus")
+    assert result.code == 0
+    assert "bogus" in result.err
+    assert queue.ok("config", "get", "max-retries") == "9\n"
+
+
+@pytest.mark.parametrize("words", [["show"], ["logs"], ["cancel"], ["wait", "--timeout", "0.1"], ["dlq", "retry"]])
+def test_two_dashes_may_stand_before_an_id(queue: Queuectl, words: list[str]) -> None:
+    queue.ok("enqueue", "--id", "job1", "true")
+    result = queue(*words, "--", "job1")
+    assert "not understood" not in result.err
+    assert "no job '--'" not in result.err
+
+
+def test_json_is_json_on_a_stream_that_is_not_utf8(queue: Queuectl) -> None:
+    queue.ok("enqueue", "--id", "job1", "echo é 🐍")
+    for encoding in ("ascii", "latin-1"):
+        (row,) = json.loads(queue("list", "--json", PYTHONIOENCODING=encoding).out)
+        assert row["command"] == "echo é 🐍"
+
+
+def test_a_strange_name_is_not_counted_as_hidden(queue: Queuectl) -> None:
+    Path(queue.spool.dir("completed"), "a b.json").write_text("{}")
+    assert queue("list", "--limit", "0") == (0, "", "")
+
+
+def test_a_state_that_is_named_twice_counts_once(queue: Queuectl) -> None:
+    queue.ok("enqueue", "--id", "job1", "true")
+    queue("cancel", "job1")
+    assert queue("prune", "--state", "dead,dead", "--keep", "0", "--dry-run").out.count("job1") == 1
+
+
+def test_a_broken_config_stops_nobody_from_looking(queue: Queuectl) -> None:
+    queue.ok("enqueue", "--id", "job1", "true")
+    Path(queue.spool.config_path).write_text("max-retries = [")
+    assert queue("show", "job1").code == 0
+    assert queue("fsck").code == 0
+
+
+def test_a_time_after_the_year_9999_is_refused(queue: Queuectl) -> None:
+    result = queue("enqueue", "--in", "99999999d", "true")
+    assert (result.code, result.out, result.err) == (2, "", "queuectl: --in 99999999d is after the year 9999.\n")
+
+
+def test_a_canonical_name_whose_id_begins_with_a_dash_is_a_dropped_file(queue: Queuectl) -> None:
+    drop(queue.spool, "20251122T091530.123456Z.p5.a0.-dash.json", {"command": "true"})
+    queue.work()
+    (row,) = queue.json("list")
+    assert row["state"] == "completed"
+    assert not row["id"].startswith("-")
+
+
+def test_dead_jobs_that_are_not_shown_are_told_of_beside_rejected_files(queue: Queuectl) -> None:
+    for job_id in ("a", "b"):
+        queue.ok("enqueue", "--id", job_id, "true")
+        queue("cancel", job_id)
+    for n in range(3):
+        drop(queue.spool, f"bad{n}.json", "no job")
+    queue.work()
+    assert "1 more are not shown" in queue("dlq", "list", "--limit", "1").err
+
+
+def test_show_says_that_no_inodes_are_left(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool.enqueue("true", id="x")
+    monkeypatch.setattr(spool, "free", lambda: (1 << 40, 99))
+    with Lease(spool, ROLE_WORKER, slots=1):
+        (row,) = rows(spool, spool.entries(["pending"]))
+        assert reason(spool, row) == "only 99 inodes are free, and no job is started below 100"

@@ -1,0 +1,193 @@
+"""The tree: made once, private or a group's, and refused when others could write or a rename could not cross it."""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from queuectl.disk import DIRECTORIES, locate
+from queuectl.errors import SpoolError, UsageError
+from queuectl.lease import ROLE_CLI, Lease
+from queuectl.spool import Spool
+from queuectl.tree import initialise
+from tests.support import at_once, drop, listing, mode, needs_root, recover, run_once
+
+NOBODY = 65534
+
+
+@contextmanager
+def umask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def as_user(uid: int, gid: int, action: Callable[[], str]) -> str:
+    """Run `action` in a child process as another user, and return what it returned."""
+    codecs.lookup("ascii")  # whatever is imported must be so before: the user may not be able to read it
+    ours, theirs = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setgroups([gid])
+            os.setgid(gid)
+            os.setuid(uid)
+            os.write(theirs, action().encode())
+        except BaseException as error:
+            os.write(theirs, f"{type(error).__name__}: {error}".encode())
+        os._exit(0)
+    os.close(theirs)
+    os.waitpid(pid, 0)
+    with os.fdopen(ours, "rb") as file:
+        return file.read().decode()
+
+
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """A directory that other users can reach (pytest's own are private)."""
+    with tempfile.TemporaryDirectory() as path:
+        os.chmod(path, 0o755)
+        yield Path(path)
+
+
+# -- modes ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
+def test_a_private_spool_is_private_whatever_the_umask(tmp_path: Path, mask: int) -> None:
+    with umask(mask):
+        spool = Spool(tmp_path / "new" / "state" / "spool", durability="none")
+        spool.enqueue("true", id="x")
+        os.close(spool.open_log("x.1.log"))
+        spool.change_config({"max-retries": "5"})
+    assert mode(spool.root) == 0o700
+    assert {mode(spool.dir(name)) for name in DIRECTORIES} == {0o700}
+    files = [Path(spool.root, ".id"), Path(spool.config_path), *Path(spool.root).glob("[pl]*/*.*")]
+    assert {mode(path) for path in files} == {0o600}
+    Spool(spool.root)
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
+def test_the_parents_that_a_spool_needs_are_not_left_open_to_all(tmp_path: Path, mask: int) -> None:
+    with umask(mask):
+        Spool(tmp_path / ".local" / "state" / "queuectl" / "spool", durability="none")
+    for parent in (".local", ".local/state", ".local/state/queuectl"):
+        assert mode(tmp_path / parent) & 0o022 == 0
+
+
+@needs_root
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
+def test_the_members_of_a_group_spool_can_work_on_each_others_jobs(open_path: Path, mask: int) -> None:
+    root = open_path / "spool"
+    with umask(mask):
+        initialise(str(root), group=4242)
+        Spool(root, durability="none").enqueue("true", id="roots")
+
+        def member() -> str:
+            with umask(mask):
+                spool = Spool(root, durability="none")
+                spool.enqueue("true", id="members")
+                with Lease(spool, ROLE_CLI) as lease:
+                    run_once(spool, lease, "roots")
+            return "fine"
+
+        assert as_user(NOBODY, 4242, member) == "fine"
+        recover(Spool(root, durability="none"))
+        spool = Spool(root, durability="none")
+        spool.enqueue_many([{"command": "true"}])
+    assert mode(root) == 0o2770
+    assert {mode(root / name) for name in DIRECTORIES} == {0o2770}
+    assert {mode(path) for path in root.glob("*/*.json")} == {0o660}
+    assert {os.stat(path).st_gid for path in root.glob("*/*.json")} == {4242}
+
+
+@needs_root
+def test_a_stranger_can_neither_read_nor_write_a_private_spool(open_path: Path) -> None:
+    root = open_path / "spool"
+    Spool(root)
+    said = as_user(NOBODY, NOBODY, lambda: Spool(root).enqueue("true"))
+    assert said == (
+        f"SpoolError: Could not read the spool's identity: {root}/.id: Permission denied."
+        " Check who owns the spool and its modes (a private spool is 0700)."
+    )
+
+
+# -- made once, mended later ------------------------------------------------------------------------------------------
+
+MAKE = "import sys\nfrom queuectl import Spool\ninput()\nprint(Spool(sys.argv[1], durability='none').identity)"
+
+
+def test_those_who_make_one_spool_at_once_agree_on_one(tmp_path: Path) -> None:
+    for n in range(3):
+        said = at_once(MAKE, [[str(tmp_path / f"new{n}" / "spool")]] * 4)
+        assert len(set(said)) == 1
+        assert listing(tmp_path / f"new{n}" / "spool", ".tmp") == []
+
+
+def test_a_spool_keeps_its_identity(tmp_path: Path) -> None:
+    assert Spool(tmp_path / "spool").identity == Spool(tmp_path / "spool").identity
+    assert Spool(tmp_path / "other").identity != Spool(tmp_path / "spool").identity
+
+
+@pytest.mark.parametrize("name", ["logs", "completed", ".tmp", ".ids", "processing"])
+def test_a_directory_that_somebody_removed_is_made_again_when_the_spool_is_opened(tmp_path: Path, name: str) -> None:
+    Spool(tmp_path / "spool")
+    os.rmdir(tmp_path / "spool" / name)
+    Spool(tmp_path / "spool", create=False)
+    assert mode(tmp_path / "spool" / name) == 0o700
+
+
+def test_mending_makes_missing_directories_but_not_another_spool(spool: Spool) -> None:
+    os.rmdir(spool.dir("completed"))
+    spool.mend_tree()
+    assert os.path.isdir(spool.dir("completed"))
+    shutil.rmtree(spool.root)
+    Spool(spool.root)
+    with pytest.raises(SpoolError) as caught:
+        spool.mend_tree()
+    assert str(caught.value) == (
+        f"{spool.root} is not the spool it was: it was moved, removed or unmounted. Bring it back."
+    )
+    assert caught.value.errno == errno.ENOENT
+
+
+def test_foreign_files_beside_the_directories_are_left_alone(spool: Spool) -> None:
+    Path(spool.root, "README.md").write_text("hello")
+    drop(spool, "x.json", {"command": "true"})
+    Spool(spool.root)
+    assert Path(spool.root, "README.md").read_text() == "hello"
+
+
+@pytest.mark.parametrize(
+    ("explicit", "environ", "here", "found"),
+    [
+        ("x", {"QUEUECTL_SPOOL": "y"}, True, "x"),
+        (None, {"QUEUECTL_SPOOL": "y"}, True, "y"),
+        (None, {"QUEUECTL_SPOOL": ""}, True, "spool"),
+        (None, {"XDG_STATE_HOME": "/s", "HOME": "/h"}, False, "/s/queuectl/spool"),
+        (None, {"HOME": "/h"}, False, "/h/.local/state/queuectl/spool"),
+    ],
+)
+def test_where_the_spool_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    explicit: str | None, environ: dict[str, str], here: bool, found: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    if here:
+        (tmp_path / "spool" / "pending").mkdir(parents=True)
+    assert locate(explicit, environ) == found
+
+
+def test_an_empty_spool_argument_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"--spool needs a directory\."):
+        locate("", {})
