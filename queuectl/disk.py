@@ -301,11 +301,13 @@ class Disk:
                 pass  # the look that follows tells
 
     def _age(self, path: str) -> float:
+        """Seconds since a file was last touched. By its ctime: on NFS an exclusive create keeps its verifier in the
+        mtime, which says any year, until the client's next request sets it (RFC 1813, 3.3.8; RFC 8881, 18.16.3)."""
         try:
-            modified: int = self._fs.lstat(path).st_mtime_ns
+            changed: int = self._fs.lstat(path).st_ctime_ns
         except OSError:
             return 0.0
-        return (self.clock() - modified) / 1e9
+        return (self.clock() - changed) / 1e9
 
     def free(self) -> tuple[int, int]:
         """Bytes and inodes that are free for us; inodes are -1 where the file system doesn't count them. On a network

@@ -186,6 +186,31 @@ def test_a_slow_network_that_loses_packets_changes_nothing(cluster: Cluster) -> 
             cluster.lab.delay(machine, 0)
 
 
+def test_a_draft_that_is_just_being_made_is_not_taken_for_an_old_one(cluster: Cluster) -> None:
+    """Between an exclusive create and the request that follows it, a file's mtime is what the client drew as verifier:
+    2020 was seen, and 2038. Another worker's sweep removed such a draft, and its worker could not register."""
+    here, there = cluster.hosts
+    look = """if True:
+        import sys
+        from queuectl.spool import Spool
+        spool, ages = Spool(sys.argv[1], create=False), {}
+        while len(spool.names("pending")) < 4:
+            for name in spool.names(".tmp"):
+                ages[name] = max(ages.get(name, 0.0), abs(spool.draft_age(name)))
+        print(len(ages), max(ages.values()))
+    """
+    cluster.lab.delay(here, 200)
+    try:
+        looker = cluster.start(there, [sys.executable, "-c", look, cluster.spool])
+        for _ in range(4):
+            cluster.queuectl(here, "enqueue", "true")
+        seen, oldest = looker.wait(60).check().out.split()
+    finally:
+        cluster.lab.delay(here, 0)
+    assert int(seen) >= 4
+    assert float(oldest) < 60
+
+
 def test_what_another_user_may_not_do_is_told_with_the_path(cluster: Cluster) -> None:
     """Row 35: uid 65534 is what a server takes root for, if it squashes it."""
     host = cluster.hosts[0]

@@ -21,8 +21,8 @@ from queuectl.errors import IdTaken
 from queuectl.spool import Spool
 from tests.power.histories import HISTORIES, Acknowledged, History
 from tests.power.recorder import Recorder, build, trees
-from tests.support import body_of, listing, places
-from tests.sweep.check import files_by_id, forget_time
+from tests.support import age, body_of, listing, places
+from tests.sweep.check import files_by_id
 from tests.sweep.operations import recover
 
 NEW = tuple(f"{directory}/" for directory in DIRECTORIES)  # where recovery may make files
@@ -100,7 +100,7 @@ def check(root: Path, told: list[Acknowledged], enqueued: bool) -> None:
         assert is_taken(Spool(root, durability="none"), one.id), f"the id {one.id} could be used again at once"
     (root / "workers" / LEASE).write_text(json.dumps({"boot_id": "another", "role": "worker"}))
     spool = Spool(root, durability="none")
-    forget_time(root)
+    age(spool)
     recover(spool)
     for name in [name for name in listing(spool, "pending") if parse_waiting(name) is None]:
         try:  # a worker would adopt it again

@@ -62,7 +62,7 @@ class AheadFs:
 
         class Found:
             st_mode, st_nlink, st_size, st_dev = found.st_mode, found.st_nlink, found.st_size, found.st_dev
-            st_mtime_ns = found.st_mtime_ns + HOUR
+            st_mtime_ns, st_ctime_ns = found.st_mtime_ns + HOUR, found.st_ctime_ns + HOUR
             st_mtime = found.st_mtime + 3600
 
         return Found

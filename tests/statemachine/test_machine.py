@@ -22,8 +22,8 @@ from queuectl.core.names import Claim
 from queuectl.errors import IdTaken
 from queuectl.lease import ROLE_WORKER, Lease
 from queuectl.spool import Settlement, Spool
-from tests.support import STATES, drop, leftovers, listing
-from tests.sweep.check import files_by_id, forget_time
+from tests.support import STATES, age, drop, leftovers, listing
+from tests.sweep.check import files_by_id
 from tests.sweep.operations import recover, settlement
 
 PLACE = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
@@ -214,7 +214,7 @@ class SpoolMachine(RuleBasedStateMachine):
     @invariant()
     def nothing_is_left_in_tmp(self) -> None:
         if hasattr(self, "spool"):
-            forget_time(Path(self.spool.root))
+            age(self.spool)
             assert leftovers(self.spool) == []
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
@@ -11,16 +10,9 @@ import pytest
 from queuectl.errors import IdTaken
 from queuectl.lease import ROLE_WORKER, Lease
 from queuectl.recover import settle_now
-from queuectl.spool import DRAFT_AGE, Spool, entry_of
-from tests.support import STATES, leftovers, listing, places
+from queuectl.spool import Spool, entry_of
+from tests.support import STATES, age, leftovers, listing, places
 from tests.sweep.operations import Operation, recover, settlement
-
-
-def forget_time(root: Path) -> None:
-    """What lies in .tmp/ was left there hours ago."""
-    for name in os.listdir(root / ".tmp"):
-        long_ago = time.time() - 2 * DRAFT_AGE
-        os.utime(root / ".tmp" / name, (long_ago, long_ago))
 
 
 def recorded(spool: Spool) -> set[str]:
@@ -65,7 +57,7 @@ def check(spool: Spool, operation: Operation, accepted: set[str], on_record: set
 
 
 def _check_clean(spool: Spool, files: dict[str, list[str]]) -> None:
-    forget_time(Path(spool.root))
+    age(spool)
     recover(spool)
     assert leftovers(spool) == []
     assert listing(spool, "processing") == []
