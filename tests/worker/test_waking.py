@@ -183,7 +183,7 @@ def test_few_descriptors_or_processes_stop_no_worker(spool: Spool) -> None:
     def few() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24))
 
-    ids = spool.enqueue_many([{"command": "sleep 0.05"} for _ in range(40)])
+    ids = spool.enqueue_many([{"command": "sleep 0.05"} for _ in range(16)])
     done = subprocess.run(
         [sys.executable, "-m", "queuectl", "--spool", spool.root, "worker", "start", "--count", "30", "--until-empty"],
         preexec_fn=few, env=environment(), capture_output=True, text=True, timeout=60, check=False,
