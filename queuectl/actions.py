@@ -153,6 +153,17 @@ def purge(spool: Spool) -> int:
     return removed + sum(1 for name, _ in list(spool.rejected()) if spool.remove_rejected(name))
 
 
+def purge_one(spool: Spool, job_id: str) -> bool:
+    """Remove one dead letter, or the file of that name that was set aside as no job. False if the job is not dead, or
+    somebody else moved it just now. Raises NoSuchJob."""
+    entry = spool.find(job_id)
+    if entry is not None:
+        return entry.state == DEAD and spool.remove_job(entry)
+    if aside := spool.find_rejected(job_id):
+        return spool.remove_rejected(aside)
+    raise NoSuchJob(job_id)
+
+
 def request_stop(spool: Spool, workers: Iterable[str], now: bool) -> None:
     """Ask workers, on whatever host, to stop: after their running jobs, or `now`."""
     for worker in workers:

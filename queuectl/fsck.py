@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from queuectl.core.backoff import Policy
-from queuectl.core.names import SUFFIX, is_ignored
+from queuectl.core.names import SUFFIX, UNFINISHED, is_ignored
 from queuectl.core.states import DEAD, FAILED, PENDING, PROCESSING, STATES, TERMINAL
 from queuectl.disk import IDS, LOGS, TMP
 from queuectl.errors import BadJob
 from queuectl.lease import ROLE_CLI, Census, Lease
 from queuectl.recover import Recovery, doubles, set_doubles_aside
-from queuectl.spool import DRAFT_AGE, Spool, entry_of
+from queuectl.spool import DRAFT_AGE, REJECTED, Spool, entry_of
 
 
 class Finding(NamedTuple):
@@ -123,7 +123,7 @@ def _strangers(spool: Spool, _: float) -> Iterator[Finding]:
         for name in spool.names(state):
             if name.startswith(".") or entry_of(state, name) is not None:
                 continue
-            if state == DEAD and (name.endswith(".rejected") or _has_its_file(spool, name)):
+            if state == DEAD and (name.endswith(REJECTED) or _has_its_file(spool, name)):
                 continue
             yield Finding(
                 "stranger", spool.dir(state) + name, f"no name that {state}/ can hold",
@@ -133,6 +133,8 @@ def _strangers(spool: Spool, _: float) -> Iterator[Finding]:
     for name in spool.names(PENDING):
         if name.endswith(SUFFIX) and not is_ignored(name) and spool.is_directory(name):
             yield Finding("stranger", spool.dir(PENDING) + name, "a directory is no job", "")
+        elif not name.startswith(".") and not name.endswith((SUFFIX, *UNFINISHED)):
+            yield Finding("stranger", spool.dir(PENDING) + name, "workers take only names that end in .json", "")
 
 
 def _has_its_file(spool: Spool, name: str) -> bool:

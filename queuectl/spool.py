@@ -44,6 +44,7 @@ from queuectl.disk import ALPHABET, ANEW, IDS, LOGS, NEW, TMP, WORKERS, Disk, ba
 from queuectl.errors import BadJob, IdTaken, SpoolError
 
 BATCH = 1000  # jobs written between two syncs of a batch: 18,000/s against 4,500/s with a sync for each
+REJECTED = ".rejected"  # ends the name of a file that was set aside in dead/ because it is no job
 DRAFT_AGE = 3600.0  # seconds after which a file that somebody was writing in .tmp/ is nobody's
 ABANDONED_ID = 60.0  # seconds after which an id that was reserved, but never used, may be taken
 LONGEST_LINE = 4096  # bytes at the start of a kept tail in which a line's end is looked for
@@ -329,7 +330,7 @@ class Spool(Disk):
         dead, number = self._in[DEAD], 0
         while True:
             number += 1
-            target = f"{base}.rejected" if number == 1 else f"{base}.{number}.rejected"
+            target = f"{base}{REJECTED}" if number == 1 else f"{base}.{number}{REJECTED}"
             if self._exists(dead + target):
                 continue  # somebody has removed its reason
             try:
@@ -349,12 +350,22 @@ class Spool(Disk):
     def rejected(self) -> Iterator[tuple[str, str]]:
         """The files set aside in dead/, and why."""
         for name in sorted(self.names(DEAD)):
-            if name.endswith(".rejected"):
-                try:
-                    reason = (self.read(self._in[DEAD] + name + ".reason") or b"").decode("utf-8", "replace").strip()
-                except (BadJob, SpoolError):
-                    reason = ""
-                yield name, reason
+            if name.endswith(REJECTED):
+                yield name, self.reason_of(name)
+
+    def reason_of(self, rejected: str) -> str:
+        """Why a file was set aside in dead/; "" if that cannot be read."""
+        try:
+            return (self.read(self._in[DEAD] + rejected + ".reason") or b"").decode("utf-8", "replace").strip()
+        except (BadJob, SpoolError):
+            return ""
+
+    def find_rejected(self, name: str) -> str | None:
+        """The file in dead/ that was dropped under this name, with or without ".json", and set aside."""
+        for aside in (f"{name}{REJECTED}", f"{name}{SUFFIX}{REJECTED}", name):
+            if aside.endswith(REJECTED) and "/" not in aside and self._is_there(self._in[DEAD] + aside):
+                return aside
+        return None
 
     # -- claim ------------------------------------------------------------------------------------------------
 
@@ -828,7 +839,7 @@ class Spool(Disk):
 
     def remove_rejected(self, name: str) -> bool:
         """Remove a file that was set aside in dead/, with its reason."""
-        assert name.endswith(".rejected")
+        assert name.endswith(REJECTED)
         gone = self._unlink(self._in[DEAD] + name)
         self._remove(self._in[DEAD] + name + ".reason")
         return gone

@@ -25,7 +25,7 @@ class Talk:
             return
         second = int(time.time())
         if second != self._second:
-            self._second, self._clock = second, time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
+            self._second, self._clock = second, time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(second))
         try:
             self._out(f"{self._clock} {level}: {text}")
         except OSError:

@@ -326,7 +326,8 @@ class Worker:
             if self._runner.running:
                 running = plural(len(self._runner.running), "running job")
                 limit = "" if grace is None else f" at most {say_duration(grace)}"
-                self._say("info", f"{why}: waiting{limit} for {running}; once more stops now")
+                level = "warning" if why == "SIGINT" else "info"  # whoever has pressed Ctrl-C is looking
+                self._say(level, f"{why}: waiting{limit} for {running}; once more stops now")
 
     def _obey_request(self, name: str) -> None:
         fd = self._spool.open_worker_file(name)

@@ -61,6 +61,8 @@ class Intake:
             return None
         if len(text) > LARGEST_FILE:
             raise BadJob("", f"the line is longer than {LARGEST_FILE} bytes; put the data in a file of its own")
+        if text == b"{":
+            raise BadJob("", "a batch is one job a line, and this one goes on in the next")
         if text.startswith(b"{"):
             job = self._asked.job(jobs.parse(text))
         elif text.startswith(b"[{") or text == b"[":

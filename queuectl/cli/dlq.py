@@ -10,7 +10,8 @@ from __future__ import annotations
 import sys
 
 from queuectl import actions
-from queuectl.cli.door import Given, open_spool, whole
+from queuectl.cli.door import Given, open_spool
+from queuectl.cli.look import limit_of
 from queuectl.cli.pick import Row, attempts, described, pick, rows
 from queuectl.cli.render import complain, moment, safe, say, table, to_json
 from queuectl.core.states import DEAD
@@ -45,7 +46,7 @@ Lists dead jobs, the newest first, with the reason; then the files that were
 set aside because they were no jobs.
 
 Options:
-  --limit=N    at most so many, 0 for all  [default: 50]
+  --limit=N    at most so many, 0 for all; if not given, 50, with --json all
   --json       print a JSON array
   --spool=DIR  the spool's directory
   -h, --help   show this text
@@ -75,10 +76,11 @@ Examples:
 """
 
 PURGE = """\
-Usage: queuectl dlq purge [options]
+Usage: queuectl dlq purge [options] [[--] <id>...]
 
-Removes all dead jobs with what they printed, and the files that were set
-aside. On a terminal it asks first.
+Removes dead jobs with what they printed: those that are named, by id or by
+the name of a file that was set aside; else all of them, and all files that
+were set aside. Before it removes all it asks, on a terminal.
 
 Options:
   --yes        don't ask
@@ -87,16 +89,14 @@ Options:
   -h, --help   show this text
 
 Examples:
-  queuectl dlq purge
+  queuectl dlq purge job1
   queuectl dlq purge --yes
 """
 
 
 def list_dead(given: Given) -> int:
-    limit = whole(given, "--limit")
-    assert limit is not None
     spool = open_spool(given)
-    picked = pick(spool, [DEAD], limit)
+    picked = pick(spool, [DEAD], limit_of(given))
     found = [row for row in rows(spool, picked.entries) if row.entry.state == DEAD]
     rejected = list(spool.rejected())
     if given["--json"]:
@@ -129,14 +129,33 @@ def retry(given: Given) -> int:
 
 def purge(given: Given) -> int:
     spool = open_spool(given)
+    if given["<id>"]:
+        return _purge_some(spool, given["<id>"], as_json=given["--json"])
     if sys.stdin.isatty() and sys.stderr.isatty() and not given["--yes"] and not _confirmed(spool):
         say("Nothing was removed.")
         return NEGATIVE
-    removed = actions.purge(spool)
-    if given["--json"]:
+    _tell_purged(actions.purge(spool), as_json=given["--json"])
+    return OK
+
+
+def _purge_some(spool: Spool, job_ids: list[str], *, as_json: bool) -> int:
+    removed, wanted = 0, dict.fromkeys(job_ids)
+    for job_id in wanted:
+        try:
+            if actions.purge_one(spool, job_id):
+                removed += 1
+            else:
+                say(f"{job_id} is not dead. `queuectl show {job_id}` says what it is.")
+        except NoSuchJob as error:
+            complain(error)
+    _tell_purged(removed, as_json=as_json)
+    return OK if removed == len(wanted) else NEGATIVE
+
+
+def _tell_purged(removed: int, *, as_json: bool) -> None:
+    if as_json:
         print(to_json({"purged": removed}))
     say(f"{plural(removed, 'dead letter')} {'was' if removed == 1 else 'were'} removed.")
-    return OK
 
 
 def _reason(row: Row) -> str:
@@ -148,7 +167,10 @@ def _retry(spool: Spool, job_id: str) -> bool:
         if actions.requeue(spool, job_id):
             return True
     except NoSuchJob as error:
-        complain(error)
+        if aside := spool.find_rejected(job_id):
+            say(f"dead/{aside} was set aside as no job. `queuectl show {job_id}` says why, and what to do.")
+        else:
+            complain(error)
     except BadJob as error:
         complain(UsageError(f"dead/{job_id}.json is no job any more: {error}. Mend it by hand, or purge it."))
     except SpoolError as error:

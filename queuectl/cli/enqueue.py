@@ -40,7 +40,8 @@ Options:
   --backoff-base=N   a retry waits N ^ attempts seconds; else the setting
   --timeout=TIME     end an attempt after so long: 90s, 10m, 3h
   --cwd=DIR          run in this directory
-  --env=NAME=VALUE   set a variable; may be repeated
+  --env=NAME=VALUE   set a variable; NAME alone takes the value that it has
+                     here; may be repeated
   --needs=LABEL      only a worker with this label runs it; may be repeated
   --batch=FILE       many jobs, one a line, each JSON or a command line; empty
                      lines and those that begin with # are left out; - is stdin
@@ -91,6 +92,7 @@ def enqueue(given: Given) -> int:
         return enqueue_batch(asked, lambda: open_spool(given, create=True))
     if asked.json is not None:
         job = asked.job(_parse(asked.json))
+        _doubt(job)
     else:
         job = asked.job(asked.work)
     spool = open_spool(given, create=True)
@@ -106,14 +108,14 @@ def show_ids(ids: list[str], as_json: bool) -> None:
     sys.stdout.flush()
 
 
-def hint(spool: Spool) -> None:
+def hint(spool: Spool, then: str = "the job waits") -> None:
     """Tell a person that nobody works here yet."""
     from queuectl.disk import WORKERS
 
     if not any(name.endswith(".json") for name in spool.names(WORKERS)):
         from queuectl.cli.render import say
 
-        say("No worker is running; the job waits. `queuectl worker start` runs it.")
+        say(f"No worker is running; {then}. `queuectl worker start` starts one.")
 
 
 def _read(given: Given) -> Asked:
@@ -138,6 +140,8 @@ def _read(given: Given) -> Asked:
             f" queuectl enqueue \"{_plain(words)}\", or queuectl enqueue -- {_plain(words)}",
             usage_of(TEXT),
         )
+    elif words == ["-"]:
+        raise UsageError("- is no command. `--batch -` reads jobs from stdin, one a line.")
     elif words and words[0].lstrip().startswith("{"):
         json = words[0]
     elif words and words[0].lstrip().startswith("[{"):
@@ -190,8 +194,11 @@ def _now(given: Given) -> int:
 
 def _variable(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
+    if name and not equals and name in os.environ:
+        return name, os.environ[name]
     if not name or not equals:
-        raise UsageError(f"--env takes NAME=VALUE, not {text!a}.")
+        what = f"{text!a} is not set here; give its value" if name else f"not {text!a}"
+        raise UsageError(f"--env takes NAME=VALUE, or the NAME of a variable that is set here: {what}.")
     return name, value
 
 
@@ -220,6 +227,18 @@ def _parse(text: str) -> jobs.Job:
         if not error.member and error.why.startswith("not JSON"):
             raise BadJob("", f"{error.why}. For a shell command that begins with {{ use --command.") from None
         raise
+
+
+def _doubt(job: jobs.Job) -> None:
+    """Tell of members that are kept, for any may be, but look like a slip of the pen."""
+    if strange := [name for name in job.body if name not in jobs.KNOWN]:
+        from difflib import get_close_matches
+
+        from queuectl.cli.render import say
+
+        for name in strange:
+            for meant in get_close_matches(name.lower(), jobs.KNOWN, 1, 0.75):
+                say(f"{name!a} means nothing to queuectl, and is kept with the job. Did you mean {meant}?")
 
 
 def _plain(words: list[str]) -> str:

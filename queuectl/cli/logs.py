@@ -35,7 +35,7 @@ much, the beginning and the newest are kept (setting max-log).
 
 Options:
   --attempt=N  of this attempt; they count from 1
-  --follow     go on until the attempt has ended; Ctrl-C stops looking
+  -f, --follow  go on until the attempt has ended; Ctrl-C stops looking
   --raw        only what was printed, byte by byte
   --json       print a JSON object, with the output as text
   --spool=DIR  the spool's directory

@@ -12,11 +12,13 @@ from typing import NamedTuple
 from queuectl.cli.door import Given, open_spool, whole
 from queuectl.cli.pick import Row, attempts, described, pick, rows
 from queuectl.cli.render import fields, moment, paint, safe, say, table, to_json
-from queuectl.core.states import LABELS, STATES
+from queuectl.core.states import DEAD, LABELS, STATES
 from queuectl.errors import OK, UsageError
 from queuectl.lease import ROLE_WORKER, WorkerInfo, setting, workers
+from queuectl.spool import REJECTED
 from queuectl.talk import plural
 
+SCREENFUL = 50  # jobs
 MOST_HOSTS = 8  # that `status` names; it counts them all
 
 STATUS = """\
@@ -44,7 +46,7 @@ newest first.
 Options:
   --state=STATE  only these: pending, processing, completed, failed, dead;
                  several with commas
-  --limit=N      at most so many, 0 for all  [default: 50]
+  --limit=N      at most so many, 0 for all; if not given, 50, with --json all
   --json         print a JSON array: each job's record, with state, attempts,
                  not_before, priority and worker
   --spool=DIR    the spool's directory
@@ -70,13 +72,15 @@ def status(given: Given) -> int:
     counts = spool.counts()
     alive = [worker for worker in workers(spool) if worker.role == ROLE_WORKER and worker.alive]
     total = sum(counts.values())
+    rejected = sum(1 for name in spool.scan(DEAD) if name.endswith(REJECTED))
     mode = spool.mode(setting(spool, "poll-interval"))
     if given["--json"]:
         people = [
             {"id": one.id, "host": one.host, "pid": one.pid, "slots": one.slots, "labels": list(one.labels)}
             for one in alive
         ]
-        print(to_json({"spool": spool.root, "mode": mode, **counts, "total": total, "active_workers": len(alive),
+        print(to_json({"spool": spool.root, "mode": mode, **counts, "total": total, "rejected": rejected,
+                       "active_workers": len(alive),
                        "active_hosts": len({one.host for one in alive}), "workers": people}))  # fmt: skip
         return OK
     lines = [(LABELS[state], paint(f"{counts[state]:,}", state if counts[state] else "")) for state in STATES]
@@ -84,7 +88,8 @@ def status(given: Given) -> int:
     if alive:
         people_line += safe(f" ({plural(sum(one.slots for one in alive), 'slot')} on {_hosts(alive)})")
     where = [("Spool", safe(spool.root)), *([("Shared", mode)] if spool.network else [])]
-    fields([*where, *lines, ("Total", f"{total:,}"), ("Active workers", people_line)])
+    aside = [("Set aside", f"{rejected:,} ({'is no job' if rejected == 1 else 'are no jobs'}: `queuectl dlq list`)")]
+    fields([*where, *lines, ("Total", f"{total:,}"), *(aside if rejected else []), ("Active workers", people_line)])
     if not alive and counts["pending"] + counts["failed"]:
         say("No worker is running. `queuectl worker start` starts one.")
     return OK
@@ -126,9 +131,13 @@ def states_of(text: str | None) -> tuple[str, ...]:
 
 
 def _read(given: Given) -> Listing:
+    return Listing(states_of(given["--state"]), limit_of(given), given["--json"])
+
+
+def limit_of(given: Given) -> int:
+    """How many jobs to show: a screenful for a person; all for a program, which would not miss any."""
     limit = whole(given, "--limit")
-    assert limit is not None
-    return Listing(states_of(given["--state"]), limit, given["--json"])
+    return (0 if given["--json"] else SCREENFUL) if limit is None else limit
 
 
 def _print_array(found: Iterable[Row]) -> None:

@@ -22,6 +22,8 @@ from queuectl.errors import BadJob, SpoolError
 from queuectl.spool import Entry, Spool, entry_of
 
 ORDER = (PROCESSING, PENDING, FAILED, COMPLETED, DEAD)
+# Members of a job that its JSON has always, null if nobody has said them: a program may ask for them.
+ALWAYS = ("command", "max_retries", "timeout", "run_at", "created_at", "updated_at", "last_error")
 MOST_DATED = 10_000  # with more ended jobs than this, ids (which sort by time) stand in for the times of their files
 MOST_DATED_FAR = 1_000  # the same on a network file system, where each look costs a round trip
 
@@ -124,7 +126,9 @@ def described(row: Row) -> dict[str, Any]:
 
     entry = row.entry
     found: dict[str, Any] = {"id": entry.id or None, "state": entry.state}
-    found |= masked(row.job.body) if row.job else {}
+    if row.job:
+        body = masked(row.job.body)
+        found |= body | {name: None for name in ALWAYS if name not in body}
     found |= {
         "id": entry.id or None,
         "state": entry.state,

@@ -242,12 +242,11 @@ def _dropped(spool: Spool, name: str) -> tuple[str, str, str, str] | None:
 
 
 def _rejected(spool: Spool, name: str) -> tuple[str, str, str, str]:
-    for rejected, why in spool.rejected():
-        stem = rejected.removesuffix(".rejected")
-        if name in (rejected, stem, stem.removesuffix(".json")):
-            then = f"mend it, and move it back into {PENDING}/ under a name that ends in .json"
-            return "rejected", spool.dir(DEAD) + rejected, f"it is no job: {why}", then
-    raise NoSuchJob(name)
+    rejected = spool.find_rejected(name)
+    if rejected is None:
+        raise NoSuchJob(name)
+    then = f"mend it, and move it back into {PENDING}/ under a name that ends in .json"
+    return "rejected", spool.dir(DEAD) + rejected, f"it is no job: {spool.reason_of(rejected)}", then
 
 
 COMMANDS = {"show": (TEXT, show)}

@@ -10,6 +10,8 @@ import docopt
 
 from queuectl.cli import GROUPS, MODULES, TEXT
 from queuectl.cli.door import HelpWanted, Misuse, usage_of
+from queuectl.core.names import is_id
+from queuectl.core.states import STATES
 
 # What other queues, and people, call our commands.
 _HABITS = {
@@ -19,7 +21,12 @@ _HABITS = {
     "workers": "worker list", "retry": "dlq retry", "requeue": "dlq retry", "dead": "dlq list", "purge": "dlq purge",
     "clean": "prune", "log": "logs", "output": "logs", "tail": "logs", "follow": "logs", "info": "show", "get": "show",
     "stats": "status", "test-queue": "demo", "test": "demo", "set": "config set", "settings": "config list",
+    "top": "status", "watch": "status", "monitor": "status", "version": "--version", "worker status": "worker list",
+    "worker show": "worker list", "worker ls": "worker list", "worker run": "worker start",
+    "worker stats": "worker list", "config show": "config list", "config ls": "config list", "dlq show": "dlq list",
+    "dlq ls": "dlq list", "dlq requeue": "dlq retry", "dlq clear": "dlq purge", "dlq clean": "dlq purge",
 }  # fmt: skip
+_ACTS = ("start", "stop", "purge", "unset", "cancel", "prune")  # `restart` is not `start`: only slips lead to these
 
 
 def explain(name: str, text: str, formal: str, argv: list[str], said: str) -> Misuse | HelpWanted:
@@ -54,8 +61,10 @@ def unknown_command(word: str) -> Misuse:
     group, _, action = word.partition(" ")
     if action and group in GROUPS:
         actions = [known.partition(" ")[2] for known in MODULES if known.startswith(f"{group} ")]
-        near = _nearest(action, actions)
-        hint = f"Did you mean `queuectl {group} {near}`?" if near else f"There are {_either(actions, 'and')}."
+        near = _HABITS.get(word)
+        if near is None and (like := _nearest(action, actions)):
+            near = f"{group} {like}"
+        hint = f"Did you mean `queuectl {near}`?" if near else f"There are {_either(actions, 'and')}."
         return Misuse(f"There is no `{group} {action}`. {hint}", f"Usage: queuectl {group} <action> [<argument>...]")
     names = sorted({known.partition(" ")[0] for known in MODULES})
     spaced = _nearest(word.replace(":", " "), [known for known in MODULES if " " in known]) if ":" in word else None
@@ -67,7 +76,8 @@ def unknown_command(word: str) -> Misuse:
 def _nearest(word: str, known: list[str]) -> str | None:
     import difflib
 
-    return next(iter(difflib.get_close_matches(word.lower(), known, 1, 0.7)), None)
+    near = difflib.get_close_matches(word.lower(), known, 1, 0.7)
+    return next((like for like in near if like not in _ACTS or abs(len(word) - len(like)) < 2), None)
 
 
 def _asks_for_help(argv: list[str]) -> bool:
@@ -106,7 +116,7 @@ def _wrong_words(
     many = bool(pattern.flat(docopt.OneOrMore) and any(m.flat(docopt.Argument) for m in pattern.flat(docopt.OneOrMore)))
     needed = usage_of(text).partition("[options]")[2].strip()
     if not many and len(words) > len(places):
-        return f"{words[len(places)]!a} is one argument too many."
+        return f"{words[len(places)]!a} is one argument too many.{_meant(name, words)}"
     if needed.startswith("("):
         needed = needed.replace("[--] ", "")
         alternatives = [each.strip() for each in needed.partition(")")[0].strip("(").split("|")]
@@ -115,6 +125,15 @@ def _wrong_words(
         return f"Give either {_either(shown)}{', not both' if both else ''}."
     missing = [str(place.name) for place in places][len(words) :]
     return f"`queuectl {name}` needs {_either(missing, 'and')}." if missing else "That was not understood."
+
+
+def _meant(name: str, words: list[str]) -> str:
+    """What somebody may have meant who gave a word to a command that takes none."""
+    if name == "list" and all(word in STATES for word in ",".join(words).split(",")):
+        return f" Did you mean `queuectl list --state {','.join(words)}`?"
+    if name in ("status", "list"):
+        return f" `queuectl show {words[0]}` shows one job." if is_id(words[0]) else ""
+    return ""
 
 
 def _either(words: list[str], last: str = "or") -> str:

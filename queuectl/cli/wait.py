@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from queuectl.actions import wait as wait_for
 from queuectl.cli.door import Given, open_spool, seconds
+from queuectl.cli.enqueue import hint
 from queuectl.cli.render import columns, say, to_json
 from queuectl.core.states import COMPLETED, DEAD, FAILED, PENDING, PROCESSING
 from queuectl.errors import NEGATIVE, OK, TIMED_OUT
@@ -57,6 +58,8 @@ class Waited(NamedTuple):
 def wait(given: Given) -> int:
     timeout = seconds(given, "--timeout")
     spool = open_spool(given)
+    if sys.stderr.isatty():
+        hint(spool, "this waits until one is")
     bar = _Bar()
     try:
         waited = _wait_all(spool, timeout, bar) if given["--all"] else _wait_ids(spool, given["<id>"], timeout, bar)
@@ -65,7 +68,7 @@ def wait(given: Given) -> int:
     if given["--json"]:
         print(to_json(waited.found | {"timed_out": not waited.done}))
     if not waited.done:
-        say("The time is over; the jobs go on. `queuectl list` shows where they are.")
+        say("The time is over; nothing was changed. `queuectl list` shows where the jobs are.")
         return TIMED_OUT
     if waited.dead:
         say(f"{plural(waited.dead, 'job')} {'is' if waited.dead == 1 else 'are'} dead. `queuectl dlq list` shows why.")

@@ -99,7 +99,8 @@ def explain(outcome: Outcome) -> str:
     """One line for last_error: what happened, in words."""
     if outcome.reason == EXITED:
         known = {126: " (the command cannot be executed)", 127: " (command not found)"}
-        why = f"exit code {outcome.exit_code}{known.get(outcome.exit_code or 0, '')}"
+        meaning = "" if outcome.detail else known.get(outcome.exit_code or 0, "")  # the system's own word is better
+        why = f"exit code {outcome.exit_code}{meaning}"
     elif outcome.reason == SIGNALLED:
         why = f"killed by signal {outcome.signal}"
     elif outcome.reason == TIMED_OUT:

@@ -219,11 +219,11 @@ def _canonical(given: Mapping[Any, Any]) -> dict[str, Any]:
         if not isinstance(key, str):
             raise BadJob(repr(key), "a member's name must be text")
         name = _SPELLINGS.get(key, key)
-        if name not in _KNOWN:
+        if name not in KNOWN:
             dashed = key.replace("-", "_")
             name = _SPELLINGS.get(dashed, dashed)
-            name = name if name in _KNOWN else key
-        if name in _DERIVED or (value is None and name in _KNOWN):
+            name = name if name in KNOWN else key
+        if name in _DERIVED or (value is None and name in KNOWN):
             continue
         if name in spelt:
             raise BadJob(name, f"given twice, as {spelt[name]} and as {key}; keep one")
@@ -235,7 +235,8 @@ def _canonical(given: Mapping[Any, Any]) -> dict[str, Any]:
     return body
 
 
-_KNOWN = frozenset(
+# The members that mean something here.
+KNOWN = frozenset(
     {
         "id", "command", "argv", "priority", "run_at", "max_retries", "timeout", "backoff_base", "backoff_max",
         "jitter", "cwd", "env", "needs", "attempts", "created_at", "updated_at", "last_error", "exit_code", "history",

@@ -45,7 +45,7 @@ _CLAIM = (
     r"@([A-Za-z0-9-]{1,40})\.(0|[1-9]\d{0,11})\.json"
 )
 _TARGET = rf"(pending|failed)\.{_STAMP}\.{_ATTEMPTS}"
-_UNFINISHED = (".tmp", ".part", ".swp", "~")
+UNFINISHED = (".tmp", ".part", ".swp", "~")  # ends of the names of files that editors and copiers have not finished
 
 
 @cache
@@ -158,7 +158,7 @@ def is_met(needs: str, labels: frozenset[str]) -> bool:
 
 def is_ignored(name: str) -> bool:
     """Whether a name in pending/ is none of queuectl's business: hidden, unfinished, or not JSON."""
-    return name.startswith(".") or name.endswith(_UNFINISHED) or not name.endswith(SUFFIX)
+    return name.startswith(".") or name.endswith(UNFINISHED) or not name.endswith(SUFFIX)
 
 
 def parse_waiting(name: str) -> Waiting | None:

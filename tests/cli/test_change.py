@@ -50,7 +50,7 @@ def test_wait_is_exit_1_if_one_is_dead(queue: Queuectl) -> None:
 
 def test_wait_is_exit_124_at_the_timeout(queue: Queuectl) -> None:
     enqueue(queue, a="true")
-    told = "queuectl: The time is over; the jobs go on. `queuectl list` shows where they are.\n"
+    told = "queuectl: The time is over; nothing was changed. `queuectl list` shows where the jobs are.\n"
     for words in (["a"], ["--all"]):
         assert queue("wait", "--timeout", "0.05", *words) == (124, "", told)
     result = queue("wait", "--timeout", "0s", "--json", "a")

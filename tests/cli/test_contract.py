@@ -148,7 +148,7 @@ Active workers  1 \(2 slots on \S+\)
     assert (worker["pid"], worker["slots"]) == (at_work.pid, 2)
     assert status == {
         "spool": queue.spool.root, "pending": 1, "processing": 0, "completed": 1, "failed": 0, "dead": 1, "total": 3,
-        "active_workers": 1, "active_hosts": 1, "mode": "woken by inotify",
+        "rejected": 0, "active_workers": 1, "active_hosts": 1, "mode": "woken by inotify",
     }  # fmt: skip
 
 
@@ -165,7 +165,7 @@ def test_list(queue: Queuectl) -> None:
     assert job == {
         "id": "job1", "command": "echo hi", "run_at": "2040-01-01T00:00:00.000000Z", "priority": 7,
         "cwd": str(queue.home), "state": "pending", "attempts": 0, "not_before": "2040-01-01T00:00:00.000000Z",
-        "worker": None,
+        "worker": None, "max_retries": None, "timeout": None, "updated_at": None, "last_error": None,
     }  # fmt: skip
 
 

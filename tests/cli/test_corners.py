@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,8 +17,8 @@ from queuectl.cli.show import reason
 from queuectl.lease import ROLE_WORKER, Lease
 from queuectl.spool import Spool
 from queuectl.tree import initialise
-from tests.cli.conftest import COMMAND, Queuectl
-from tests.support import drop, environment, needs_root, state_of
+from tests.cli.conftest import COMMAND, LIMIT, Queuectl
+from tests.support import drop, environment, needs_root, state_of, until
 
 BOM = b"\xef\xbb\xbf"
 NOBODY = 65534
@@ -151,3 +152,94 @@ def test_show_says_that_no_inodes_are_left(spool: Spool, monkeypatch: pytest.Mon
     with Lease(spool, ROLE_WORKER, slots=1):
         (row,) = rows(spool, spool.entries(["pending"]))
         assert reason(spool, row) == "only 99 inodes are free, and no job is started below 100"
+
+
+# -- what people type, and programs read -----------------------------------------------------------------------------
+
+
+def test_a_slip_in_a_members_name_is_told_and_the_job_is_kept(queue: Queuectl) -> None:
+    result = queue("enqueue", json.dumps({"command": "true", "id": "a", "priorty": 9, "ticket": 7}))
+    assert result == (0, "a\n", "queuectl: 'priorty' means nothing to queuectl, and is kept with the job. Did you mean "
+                                "priority?\n")  # fmt: skip
+    assert queue.json("show", "a")["ticket"] == 7
+
+
+def test_a_variable_is_taken_from_here_by_its_name(queue: Queuectl) -> None:
+    queue.ok("enqueue", "--id", "a", "--env", "VENV", "--env", "B=2", 'echo "$VENV $B"', VENV="/opt/a=b")
+    queue.work()
+    assert queue.ok("logs", "--raw", "a") == "/opt/a=b 2\n"
+
+
+def test_a_pretty_job_is_no_batch_and_that_is_said(queue: Queuectl) -> None:
+    result = queue("enqueue", "--batch", "-", stdin='{\n  "command": "true"\n}\n')
+    assert result.code == 2
+    assert "line 1: a batch is one job a line, and this one goes on in the next" in result.err
+
+
+def test_a_program_that_lists_gets_all_and_a_person_a_screenful(queue: Queuectl) -> None:
+    queue.spool.enqueue_many([{"command": "true"}] * 60)
+    assert len(queue.json("list")) == 60
+    assert len(json.loads(queue("list", "--json", "--limit", "7").out)) == 7
+    assert len(queue("list").out.splitlines()) == 51
+    queue.ok("cancel", *(entry.id for entry in queue.spool.entries(["pending"])))
+    assert len(queue.json("dlq", "list")) == 60
+
+
+def test_what_was_set_aside_is_counted_and_can_be_asked_for_by_name(queue: Queuectl) -> None:
+    assert "Set aside" not in queue.ok("status")
+    drop(queue.spool, "half.json", b'{"command": ')
+    queue.spool.reject("pending", "half.json", "not JSON")
+    assert "Set aside       1 (is no job: `queuectl dlq list`)\n" in queue.ok("status")
+    assert queue.json("status")["rejected"] == 1
+    assert queue("dlq", "retry", "half") == (
+        1, "",
+        "queuectl: dead/half.json.rejected was set aside as no job. `queuectl show half` says why, and what to do.\n",
+    )  # fmt: skip
+    assert "it is no job: not JSON" in queue("show", "half.json").out
+
+
+def test_one_dead_letter_can_be_purged_and_its_id_is_free_again(queue: Queuectl) -> None:
+    for job_id in ("a", "b"):
+        queue.spool.enqueue("echo kept; false", id=job_id, max_retries=0)
+    queue.work()
+    queue.spool.enqueue("true", id="waits")
+    drop(queue.spool, "half.json", b"{")
+    queue.spool.reject("pending", "half.json", "not JSON")
+    result = queue("dlq", "purge", "a", "half.json", "waits", "nowhere")
+    assert (result.code, result.out) == (1, "")
+    assert result.err.splitlines() == [
+        "queuectl: waits is not dead. `queuectl show waits` says what it is.",
+        "queuectl: There is no job 'nowhere' in this spool. See `queuectl list`.",
+        "queuectl: 2 dead letters were removed.",
+    ]
+    assert os.listdir(queue.spool.dir("dead")) == ["b.json"]
+    assert sorted(os.listdir(queue.spool.dir("logs"))) == ["b.1.log"]
+    assert queue.ok("enqueue", "--id", "a", "true") == "a\n"
+
+
+def test_a_file_that_no_worker_takes_is_found(queue: Queuectl) -> None:
+    for name in ("job.txt", "half.json.part", ".hidden", "JOB.JSON"):
+        Path(queue.spool.dir("pending") + name).write_text("{}")
+    found = json.loads(queue("fsck", "--json").out)
+    assert sorted(one["path"].rpartition("/")[2] for one in found) == ["JOB.JSON", "job.txt"]
+    assert {one["what"] for one in found} == {"workers take only names that end in .json"}
+    queue("fsck", "--repair")
+    assert len(os.listdir(queue.spool.dir("pending"))) == 4
+
+
+def test_who_waits_is_told_that_nobody_works(queue: Queuectl) -> None:
+    queue.spool.enqueue("true", id="a")
+    shown = queue.on_terminal("wait", "--timeout", "0.05", "a").out
+    assert "No worker is running; this waits until one is." in shown
+
+
+def test_ctrl_c_says_what_the_worker_waits_for_also_when_it_is_told_to_say_little(queue: Queuectl) -> None:
+    process = queue.start("worker", "start", "--log-level", "warning")
+    queue.spool.enqueue("exec sleep 600", id="long")
+    until(lambda: state_of(queue.spool, "long") == "processing", LIMIT)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    until(lambda: "SIGINT: waiting for 1 running job; once more stops now" in process.stderr.readline(), LIMIT)  # type: ignore[union-attr]
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=LIMIT)
+    assert (process.returncode, state_of(queue.spool, "long")) == (0, "pending")

@@ -265,7 +265,7 @@ def test_enqueue_imports_only_what_it_needs(queue: Queuectl) -> None:
 
 
 def test_a_person_is_told_that_nobody_works(queue: Queuectl) -> None:
-    told = "queuectl: No worker is running; the job waits. `queuectl worker start` runs it.\n"
+    told = "queuectl: No worker is running; the job waits. `queuectl worker start` starts one.\n"
     assert queue.on_terminal("enqueue", "--id", "a", "x") == (0, f"a\n{told}", "")
     queue.ok("worker", "start", "--detach")
     try:

@@ -145,8 +145,8 @@ def test_readme_describes_every_member_and_no_other() -> None:
     table = rows(section(README, "The job").text)
     described = {code_spans(row[0])[0] for row in table}
     assert described == set(job.Job._fields) - {"history", "body"}
-    added = set(code_spans(section(README, "The job").text)) & set(job._KNOWN)
-    assert added == job._KNOWN, job._KNOWN - added
+    added = set(code_spans(section(README, "The job").text)) & set(job.KNOWN)
+    assert added == job.KNOWN, job.KNOWN - added
 
 
 def test_readme_lists_every_other_spelling_of_a_member() -> None:
@@ -210,7 +210,7 @@ def test_the_exit_codes_of_jobs_are_those_of_the_code() -> None:
         (GUIDE, "-999 to 999", "LOWEST_PRIORITY, HIGHEST_PRIORITY", (-999, 999)),
         (README, "1 to 100 letters", "LONGEST_ID", 100),
         (README, "-999 to 999", "LOWEST_PRIORITY, HIGHEST_PRIORITY", (-999, 999)),
-        (README, "`.tmp`, `.part`, `.swp` or `~`", "_UNFINISHED", (".tmp", ".part", ".swp", "~")),
+        (README, "`.tmp`, `.part`, `.swp` or `~`", "UNFINISHED", (".tmp", ".part", ".swp", "~")),
         (OPERATIONS, "up to eight more for each worker", "MOST_AHEAD", 8),
         (OPERATIONS, "after 5 seconds SIGKILL", "TERM_GRACE", 5),
         (OPERATIONS, "at most 30 seconds late", "SLOW_SCAN", 30),

@@ -200,7 +200,7 @@ def test_the_decision_is_the_same_whenever_it_is_made_again() -> None:
         (Outcome(EXITED, exit_code=126), "exit code 126 (the command cannot be executed)"),
         (Outcome(EXITED, exit_code=127), "exit code 127 (command not found)"),
         (Outcome(EXITED, exit_code=127, detail="nope: No such file"),
-         "exit code 127 (command not found): nope: No such file"),
+         "exit code 127: nope: No such file"),
         (Outcome(SIGNALLED, signal=9, detail="SIGKILL"), "killed by signal 9: SIGKILL"),
         (Outcome(TIMED_OUT, signal=15, detail="after 5 s"), "timeout: after 5 s"),
         (Outcome(LOST), "lost: its worker died or lost its lease"),

@@ -98,11 +98,11 @@ def test_argv_runs_without_a_shell(spool: Spool) -> None:
     [
         ({"command": "exit 3"}, "dead", "exit code 3"),
         ({"command": "no-such-command"}, "dead", "exit code 127 (command not found)"),
-        ({"argv": ["no-such-program"]}, "dead", "exit code 127 (command not found): no-such-program: command not "
+        ({"argv": ["no-such-program"]}, "dead", "exit code 127: no-such-program: command not "
                                                 "found"),
-        ({"argv": ["/etc/passwd"]}, "dead", "exit code 126 (the command cannot be executed): /etc/passwd: Permission "
+        ({"argv": ["/etc/passwd"]}, "dead", "exit code 126: /etc/passwd: Permission "
                                             "denied"),
-        ({"command": "true", "cwd": "/no/such/place"}, "dead", "exit code 127 (command not found): the working "
+        ({"command": "true", "cwd": "/no/such/place"}, "dead", "exit code 127: the working "
                                                                "directory /no/such/place: No such file or directory"),
         ({"command": "kill -TERM $$"}, "dead", "killed by signal 15: SIGTERM"),
         ({"command": "kill -9 $$"}, "dead", "killed by signal 9: SIGKILL"),
