@@ -119,6 +119,7 @@ def requeue(spool: Spool, job_id: str) -> bool:
             raise
         if job is None:
             return False
+        spool.remove_worker_file(f"{job_id}.cancel")  # it was for the life that has ended
         now = spool.clock()
         record = Record(claim, PENDING, max(stamp(now), next_stamp(claim.not_before)), 0)
         return settle_now(spool, Settlement(record, jobs.settled(job, claim, 0, now)))

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import re
 import time
@@ -24,7 +25,7 @@ from typing import Any, NamedTuple
 
 from queuectl.core.names import LONGEST_WORKER, SUFFIX, is_worker
 from queuectl.core.times import SECOND, iso
-from queuectl.disk import WORKERS, token
+from queuectl.disk import SLOW_ANSWER, WORKERS, token
 from queuectl.errors import ConfigError, SpoolError
 from queuectl.spool import Spool
 
@@ -69,19 +70,22 @@ def host() -> str:
 class Lease:
     """A lease of one's own. Use it as a context manager, or call `release`."""
 
-    def __init__(self, spool: Spool, role: str, *, slots: int = 0, labels: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, spool: Spool, role: str, *, slots: int = 0, labels: tuple[str, ...] = (), stale_after: float = 0.0
+    ) -> None:
         from queuectl import __version__
 
         name = re.sub(r"[^A-Za-z0-9]+", "-", host().partition(".")[0]).strip("-")[:16] or "host"
         self.worker = f"{name}-{os.getpid()}-{token()}"[-LONGEST_WORKER:].lstrip("-")
         assert is_worker(self.worker), self.worker
         self._spool = spool
-        self._claims = 0
-        about = {
+        self._claims = self._room = 0
+        self._about: dict[str, Any] = {
             "worker": self.worker, "role": role, "host": host(), "pid": os.getpid(), "boot_id": boot_id(),
             "slots": slots, "labels": list(labels), "started_at": iso(time.time_ns()), "version": __version__,
+            "stale_after": stale_after,
         }  # fmt: skip
-        self._fd = spool.publish_lease(self.worker, json.dumps(about).encode() + b"\n")
+        self._fd = spool.publish_lease(self.worker, self._text())
         self._ahead: int | None = None  # nanoseconds by which the server's clock is ahead of our monotonic one
         if spool.network:
             self._beat()
@@ -91,6 +95,19 @@ class Lease:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+    def _text(self) -> bytes:
+        """Always of one length, so that it can be written over in one call."""
+        text = json.dumps(self._about).encode()
+        self._room = self._room or len(text) + 32
+        return text.ljust(self._room) + b"\n"
+
+    def promise(self, stale_after: float) -> None:
+        """Say in the lease by which `stale-after` (seconds) its holder fences itself: no observer with a shorter one of
+        its own may call it dead before. To be said before the fence is put off, and after it is brought near.
+        SpoolError."""
+        self._about["stale_after"] = stale_after
+        self._spool.rewrite_lease(self._fd, self._text())
 
     def next(self) -> int:
         """The number of the next claim; none is ever used twice (R4)."""
@@ -124,7 +141,7 @@ class Lease:
         before = time.monotonic_ns()
         os.utime(self._fd)
         after = time.monotonic_ns()
-        if self._spool.network:
+        if self._spool.network and (self._ahead is None or after - before < SLOW_ANSWER):
             self._ahead = os.fstat(self._fd).st_mtime_ns - (before + after) // 2
 
     def now(self) -> int:
@@ -198,7 +215,7 @@ class Census:
             elif not self._network:
                 alive = False  # a local file system, and that kernel is gone: the machine was booted since
             else:
-                alive = self._beats(worker, modified, now)
+                alive = self._beats(worker, modified, now, _number(about.get("stale_after")))
         except OSError as error:
             if error.errno == errno.ESTALE:
                 return unseen
@@ -213,12 +230,14 @@ class Census:
             str(about.get("version", "?")), alive, max(0.0, (self._spool.clock() - modified) / SECOND), mine,
         )  # fmt: skip
 
-    def _beats(self, worker: str, modified: int, now: float) -> bool:
+    def _beats(self, worker: str, modified: int, now: float, promised: float) -> bool:
+        """Whether its heartbeat is young enough: by our `stale-after`, and by the one that it fences itself by, which
+        may be another (a flag, or a change that it could not read)."""
         seen, since = self._heartbeats.get(worker, (None, now))
         if seen != modified:
             seen, since = modified, now
         self._heartbeats[worker] = (modified, since)
-        return now - since < self.stale_after
+        return now - since < max(self.stale_after, promised)
 
 
 def workers(spool: Spool) -> list[WorkerInfo]:
@@ -262,6 +281,10 @@ def _read(fd: int) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return about if isinstance(about, dict) else {}
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else 0.0
 
 
 def _int(value: object) -> int:

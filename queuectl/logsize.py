@@ -44,7 +44,10 @@ class LogSizes:
             return
         pause, sizes = min(2 * self._pause, LATEST), {}
         for attempt in running:
-            size = os.fstat(attempt.log_fd).st_size
+            try:
+                size = os.fstat(attempt.log_fd).st_size
+            except OSError:
+                continue  # ESTALE: somebody has removed it on another host
             grown = size - self._sizes.get(attempt.log, 0)
             if size > bound:
                 self.cut(attempt, bound)
@@ -78,5 +81,9 @@ def cut_abandoned(spool: Spool, census: Census, bound: int | None) -> None:
             job = spool.read_claim(claim) if claim.worker not in living else None
         except BadJob:
             continue  # recovery sets it aside
+        except SpoolError as error:
+            if not error.is_of_one_file:
+                raise
+            continue
         if job is not None and bound is not None:
             spool.cut_log(f"{claim.id}.{job.attempt}.log", bound)

@@ -20,6 +20,7 @@ from queuectl.core.states import FAILED, PENDING, WAITING
 from queuectl.core.times import SECOND, say_duration, stamp, unstamp
 from queuectl.core.window import Window
 from queuectl.disk import WORKERS
+from queuectl.errors import SpoolError
 from queuectl.lease import LOOK_EVERY, ROLE_WORKER, Census, Lease
 from queuectl.recover import Recovery
 from queuectl.runner import seal_descriptors
@@ -210,6 +211,24 @@ class Lookout:
         return entry
 
     # -- the others -----------------------------------------------------------------------------------------------
+
+    def is_cancelled(self, job_id: str) -> bool:
+        """Whether the request that the last census saw is there still. It may have been obeyed and removed since then,
+        and the id be another job's."""
+        if self._spool.has_request(f"{job_id}.cancel"):
+            return True
+        self.cancelled.discard(job_id)
+        return False
+
+    def forget_request(self, job_id: str) -> None:
+        """A job has ended: if whoever asked for that doesn't wait for it any more, the request must not meet the job's
+        next life."""
+        if job_id in self.cancelled:
+            self.cancelled.discard(job_id)
+            try:
+                self._spool.remove_worker_file(f"{job_id}.cancel")
+            except SpoolError:
+                pass  # the sweep removes it
 
     def _take_census(self, now: float, known: Callable[[], set[str]]) -> None:
         """Look who is alive: recover the dead, share the queue with the living, read requests."""

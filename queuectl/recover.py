@@ -21,7 +21,7 @@ from queuectl.core.names import SUFFIX, Claim, Record
 from queuectl.core.states import COMPLETED, DEAD, FAILED, PENDING, PROCESSING, TERMINAL, strength
 from queuectl.core.times import iso, next_stamp, stamp
 from queuectl.disk import WORKERS
-from queuectl.errors import BadJob
+from queuectl.errors import BadJob, SpoolError
 from queuectl.lease import ROLE_WORKER, Lease, WorkerInfo
 from queuectl.spool import DRAFT_AGE, Entry, Settlement, Spool, looks_generated
 
@@ -61,10 +61,12 @@ class Recovery:
         _, spent, others = self._spool.temporary()
         leases = {info.id: info for info in census()}
         living = {info.id for info in leases.values() if info.alive} | {self._lease.worker}
+        living |= self._hidden({claim.worker for claim in (*claims, *spent)} - leases.keys() - living)
         abandoned = [claim for claim in claims if claim.worker not in living]
         owners = {claim.worker for claim in abandoned} | {i.id for i in leases.values() if i.id not in living}
         stuck = {owner for owner in sorted(owners) if not self._kill_orphans(owner, abandoned, leases.get(owner))}
-        crashed = any(not leases[owner].mine for owner in owners if owner in leases)
+        # What a host that crashed had done on an NFS server is done; and to ask it for each job would take hours.
+        crashed = not self._spool.mount.nfs and any(not leases[owner].mine for owner in owners if owner in leases)
         if crashed:
             set_doubles_aside(self._spool, self._say)
             reserve_again(self._spool)
@@ -82,6 +84,16 @@ class Recovery:
                 if leases[owner].role == ROLE_WORKER:
                     self._say("warning", f"worker {owner} is dead: its jobs were recovered")
         return bool(owners)
+
+    def _hidden(self, owners: Set[str]) -> set[str]:
+        """Those whose lease no listing shows, and is there: on NFS 3 a listing may lack a name until its directory
+        changes again (docs/filesystems.md). So a claim is nobody's only if its lease is not found by name either."""
+        if not self._spool.network:
+            return set()
+        hidden = {owner for owner in owners if self._spool.exists(WORKERS, owner + SUFFIX)}
+        if hidden:
+            self._spool.renew_listing(WORKERS)
+        return hidden
 
     def take_back(self, claim: Claim, now: int, own: WorkerInfo) -> None:
         """Take over a claim of our own that we don't know of: the reply to its rename, or to a later one, was lost.
@@ -120,6 +132,10 @@ class Recovery:
             job = self._spool.read_claim(claim)
         except BadJob:
             return ""
+        except SpoolError as error:
+            if not error.is_of_one_file:
+                raise
+            return ""
         return f"{claim.id}.{job.attempt}.log" if job else ""
 
     def _recover(self, claim: Claim, now: int, owner: WorkerInfo | None) -> None:
@@ -141,7 +157,7 @@ class Recovery:
             return
         # Listed after the claim is ours: whoever wrote a record for this attempt has written it by now.
         records = [record for record in self._spool.temporary()[0] if record.claim.stem == mine.stem]
-        found = [(record, data) for record in records if (data := self._spool.read_record(record)) is not None]
+        found = [(record, data) for record in records if (data := self._read_record(record)) is not None]
         # What a worker has seen wins over what an earlier recoverer has concluded ("lost").
         for record, data in sorted(found, key=lambda pair: _is_lost(pair[1])):
             settle_now(self._spool, Settlement(record._replace(claim=mine), data))
@@ -149,8 +165,8 @@ class Recovery:
             return
         try:
             job = self._spool.read_claim(mine)
-        except BadJob as error:
-            self._spool.reject(PROCESSING, mine.name, str(error))
+        except (BadJob, SpoolError) as problem:
+            self._set_aside(mine, problem)
             return
         if job is None:
             return
@@ -170,7 +186,26 @@ class Recovery:
             job, mine, mine.attempts, now, entry | ({"log": log} if started else {}), explain(outcome)
         )
         settle_now(self._spool, Settlement(record_for(mine, decision), data))
+        if outcome.reason == CANCELLED:
+            self._spool.remove_worker_file(f"{mine.id}.cancel")
         self._say("warning", f"job {mine.id}: attempt {job.attempt} was lost with its worker: {decision.state}")
+
+    def _read_record(self, record: Record) -> bytes | None:
+        """None also if the disk cannot give it back: one bad block must not stop all workers."""
+        try:
+            return self._spool.read_record(record)
+        except SpoolError as error:
+            if not error.is_of_one_file:
+                raise
+            self._say("warning", str(error))
+            return None
+
+    def _set_aside(self, mine: Claim, error: BadJob | SpoolError) -> None:
+        """A claim that is no job, or that cannot be read, goes to dead/ (R12). Other trouble is raised again."""
+        if isinstance(error, SpoolError) and not error.is_of_one_file:
+            raise error
+        if target := self._spool.reject(PROCESSING, mine.name, str(error)):
+            self._say("warning", f"{mine.id} is no job and was set aside as dead/{target}: {error}")
 
     def _put_back(self, mine: Claim, now: int) -> bool:
         """Bring a job back to dead/ that a network file system took from there by repeating the rename of an old
@@ -183,10 +218,14 @@ class Recovery:
             job = None if mine.attempts else self._spool.read_claim(mine)
         except BadJob:
             return False
+        except SpoolError as error:
+            if not error.is_of_one_file:
+                raise
+            return False
         if job is None or stamp(jobs.last_settled(job)) <= mine.not_before:
             return False
-        attempts, error = job.body.get("attempts"), str(job.body.get("last_error") or "")
-        data = jobs.settled(job, mine, attempts if isinstance(attempts, int) else 0, now, None, error,
+        attempts, why = job.body.get("attempts"), str(job.body.get("last_error") or "")
+        data = jobs.settled(job, mine, attempts if isinstance(attempts, int) else 0, now, None, why,
                             job.body.get("exit_code"))  # fmt: skip
         settle_now(self._spool, Settlement(Record(mine, DEAD), data))
         self._say("warning", f"job {mine.id}: an old request to requeue it was repeated; it stays in dead/")

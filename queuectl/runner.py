@@ -111,7 +111,10 @@ class Runner:
                 raise Busy(error.strerror) from None
             attempt.outcome = _unstarted(error, job)
             attempt.ended = time.monotonic()
-            os.write(attempt.log_fd, f"queuectl: {attempt.outcome.detail}\n".encode("utf-8", "replace"))
+            try:
+                os.write(attempt.log_fd, f"queuectl: {attempt.outcome.detail}\n".encode("utf-8", "replace"))
+            except OSError:
+                pass  # the record says it too
             return attempt
         timeout = job.timeout or default_timeout
         attempt.deadline = attempt.began + timeout if timeout else None
@@ -206,8 +209,11 @@ class Runner:
         attempt.printed = _size(attempt.log_fd)
         if not attempt.printed:
             return ""
-        os.close(attempt.log_fd)
-        attempt.log_fd = -1
+        fd, attempt.log_fd = attempt.log_fd, -1
+        try:
+            os.close(fd)
+        except OSError:
+            pass  # NFS: what was printed could not be written (a quota); the job has ended as it has
         return attempt.log
 
     def recycle_log(self, attempt: Attempt) -> None:
@@ -255,10 +261,14 @@ class Runner:
         return min(times, default=None)
 
     def kill_everything(self) -> None:
-        """SIGKILL for all that runs, without touching the spool (R8: called by the fencing thread too)."""
-        for attempt in list(self.running.values()):
+        """SIGKILL for all that runs, without touching the spool (R8: called by the fencing thread too); also for what
+        has left its job's group (setsid, timeout(1)): nobody else on this host would see it in time."""
+        attempts = list(self.running.values())
+        for attempt in attempts:
             attempt.reason = attempt.reason or LOST
             signal_group(attempt, signal.SIGKILL)
+        for pid in orphans.marked({attempt.claim.key for attempt in attempts}):
+            orphans.kill(pid)
 
     def close(self) -> None:
         """Give up all descriptors, and the logs that were kept to be used again."""

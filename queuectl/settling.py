@@ -9,6 +9,7 @@ that it had reached; the claims stand meanwhile, and nothing is lost. A lost lea
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,6 +34,7 @@ class Settler:
         self._done: list[Settlement] = []
         self._unsynced: set[str] = set()  # directories to which outcomes went since the last sync
         self._provided = 0
+        self._numbers = itertools.count()
         self.spares: list[str] = []
         self.problem: SpoolError | None = None
         self.retry_at: float | None = None
@@ -51,7 +53,8 @@ class Settler:
         SpoolError."""
         # Elsewhere those in use come back; on a network file system they don't.
         while self._provided < count or (self._spool.network and len(self.spares) < count):
-            self.spares.append(self._spool.make_spare(worker, self._provided))
+            # Each try has a name of its own: a network file system may have made the one that it refuses.
+            self.spares.append(self._spool.make_spare(worker, next(self._numbers)))
             self._provided += 1
 
     def turn(self, now: float, linger: float = 0.0) -> None:

@@ -199,13 +199,16 @@ class Spool(Disk):
         whose it is is written in the same call. `owner` is the name of the file that will be the job. Raises
         IdTaken."""
         path = self._in[IDS] + job_id
-        for last_try in (False, True):
+        for last_try in (False, False, True):
             try:
                 self._fs.symlink(owner, path)
                 break
             except FileExistsError:
-                if self._owner_of(job_id) == owner:
+                theirs = self._owner_of(job_id)
+                if theirs == owner:
                     return  # a network file system repeated our request, or we died after it
+                if not theirs and not last_try and not self._exists(path):
+                    continue  # its job has just been pruned
                 if last_try or not self.free_abandoned(job_id):
                     raise IdTaken(job_id) from None
             except OSError as error:
@@ -238,7 +241,9 @@ class Spool(Disk):
         path = os.path.join(self.root, ".ids.lock")
         try:
             with FileLock(path, timeout=30, mode=self._mode, fallback_to_soft=False):
-                return free() and self._remove(self._in[IDS] + job_id)
+                self._look_again(self._in[IDS])  # what a cache says of an id is too old to act on
+                reserved = self._in[IDS] + job_id
+                return free() and (self._remove(reserved) or not self._is_there(reserved))
         except OSError as error:
             raise SpoolError.of(error, "lock the ids", path) from None
 
@@ -260,7 +265,7 @@ class Spool(Disk):
             busy = self._adoption(name) == owner
         else:
             draft = self._in[TMP] + owner
-            busy = self._exists(draft) and self._age(draft) < ABANDONED_ID
+            busy = bool(owner) and self._exists(draft) and self._age(draft) < ABANDONED_ID
         return not busy and self.find(job_id) is None
 
     def _adoption(self, name: str) -> str:
@@ -460,6 +465,12 @@ class Spool(Disk):
         """The end of step 3: the destinations are on the disk."""
         for state in states:
             self.sync(state)
+
+    def settling(self) -> list[Record]:
+        """The records of jobs that are behind the fence of a settle, and not yet where they go: in no state."""
+        records, spent, _ = self.temporary()
+        behind = set(spent)
+        return [record for record in records if record.claim in behind]
 
     def publish(self, record: Record) -> bool:
         """Step 3 of a settle: the record goes to its destination. False: a recoverer thought its owner dead, and
@@ -764,6 +775,14 @@ class Spool(Disk):
         except OSError as error:
             raise SpoolError.of(error, "register in the spool", draft) from None
         return fd
+
+    def rewrite_lease(self, fd: int, data: bytes) -> None:
+        """Write over a lease of one's own, in one call, with as many bytes as it had. SpoolError."""
+        try:
+            self._fs.pwrite(fd, data, 0)
+            self._fs.fsync(fd)  # else other hosts would not see it
+        except OSError as error:
+            raise SpoolError.of(error, "write the lease", self._in[WORKERS]) from None
 
     def open_worker_file(self, name: str) -> int | None:
         """A descriptor to read a file of workers/; None if it is gone, or no file. Reading only: a descriptor that was

@@ -45,8 +45,12 @@ def initialise(root: str, *, group: int | None = None, fs: Any = os) -> None:
             except FileExistsError:
                 if group is not None:
                     _set_mode(path, group)
+                elif shared:
+                    _complete_mode(path)
         check_tree(root, fs)
         _write_identity(root, shared, fs)
+        if group is not None:
+            _share_files(root, group)
     except OSError as error:
         raise SpoolError.of(error, "make the spool", os.fsdecode(error.filename or root)) from None
 
@@ -109,6 +113,24 @@ def _write_identity(root: str, shared: bool, fs: Any) -> None:
             fs.unlink(draft)
         except OSError:
             pass
+
+
+def _complete_mode(path: str) -> None:
+    """A directory of a group's spool that was made, but not opened to the group any more (a crash, a lost reply)."""
+    found = os.stat(path)
+    if found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) & 0o2770 != 0o2770:
+        os.chmod(path, 0o2770)
+
+
+def _share_files(root: str, group: int) -> None:
+    """A private spool becomes a group's: its members must be able to read and write what lies there already."""
+    for directory in (".", *DIRECTORIES):
+        with os.scandir(os.path.join(root, directory)) as found:
+            for item in found:
+                known = item.stat(follow_symlinks=False)
+                if stat.S_ISREG(known.st_mode) and known.st_nlink == 1 and known.st_uid == os.geteuid():
+                    os.chown(item.path, -1, group, follow_symlinks=False)
+                    os.chmod(item.path, stat.S_IMODE(known.st_mode) | 0o060)
 
 
 def _set_mode(path: str, group: int | None) -> None:

@@ -236,16 +236,23 @@ class Worker:
         """Whether nothing is pending, waiting for a retry, or processing, wherever, that this worker could run: it
         doesn't wait for who has other labels. Asked when it has nothing to do; while others work it is asked again
         soon."""
-        if not len(self._lookout.admission) and not any(
-            True
-            for state in (PENDING, FAILED, PROCESSING)
-            for name in self._spool.scan(state)
-            if (entry := entry_of(state, name)) and self._lookout.window.may_take(entry.needs)
-            and (entry.id or not self._spool.is_directory(name))
-        ):
+        # One that is being settled lies in none of the states, but in .tmp/; and where it goes was looked at before.
+        if not (len(self._lookout.admission) or self._holds(PENDING, FAILED, PROCESSING)
+                or any(self._lookout.window.may_take(record.claim.needs) for record in self._spool.settling())
+                or self._holds(FAILED, PENDING)):  # fmt: skip
             return True
         self._lookout.look_soon(time.monotonic(), within=0.2)
         return False
+
+    def _holds(self, *states: str) -> bool:
+        """Whether a job that this worker could run lies in one of these states."""
+        return any(
+            True
+            for state in states
+            for name in self._spool.scan(state)
+            if (entry := entry_of(state, name)) and self._lookout.window.may_take(entry.needs)
+            and (entry.id or not self._spool.is_directory(name))
+        )
 
     def _leave(self) -> int:
         """Settle what can be settled, give up the lease. What cannot be settled is left to recovery."""
@@ -267,7 +274,8 @@ class Worker:
         return OK
 
     def _take_lease(self) -> None:
-        self._lease = Lease(self._spool, ROLE_WORKER, slots=self._slots, labels=self._labels)
+        self._lease = Lease(self._spool, ROLE_WORKER, slots=self._slots, labels=self._labels,
+                            stale_after=self._config.stale_after)  # fmt: skip
         self._census = Census(self._spool, self._config.stale_after, self._lease.worker)
         recovery = Recovery(self._spool, self._lease, self._policy, self._say, lambda: self._config.max_log)
         self._lookout.attach(self._lease, self._census, recovery)
@@ -351,10 +359,19 @@ class Worker:
             return
         self._talk.problem("settings", "")
         if fresh != self._config:
+            later = fresh.stale_after > self._config.stale_after
+            if later:
+                try:
+                    self._lease.promise(fresh.stale_after)
+                except SpoolError:
+                    self._lookout.settings_changed = True  # again, in a moment
+                    raise
             self._config = fresh
             self._spool.set_durability(fresh.durability)
             self._census.stale_after = fresh.stale_after
             self._heart.change(fresh.heartbeat, fresh.stale_after / 2)
+            if not later:
+                self._lease.promise(fresh.stale_after)
             self._lookout.poll_interval = fresh.poll_interval
             self._talk.level = fresh.log_level
             self._say("info", "settings were reread")
@@ -488,7 +505,7 @@ class Worker:
             claim, job = self._claimed.popleft()
             if claim.worker != self._lease.worker or self._heart.is_overdue():
                 continue  # the lease was lost, or will be: somebody else has the job, or will have it
-            if claim.id in self._lookout.cancelled:
+            if claim.id in self._lookout.cancelled and self._lookout.is_cancelled(claim.id):
                 data = jobs.settled(job, claim, claim.attempts, self._now(), None, explain(Outcome(CANCELLED)))
                 self._settle(Settlement(Record(claim, DEAD), data), None)
                 continue
@@ -521,8 +538,9 @@ class Worker:
         if not self._ended and not self._runner.has_strays:
             return
         for attempt in self._runner.settled_down(self._ended):
-            self._ended.remove(attempt)
-            self._settle(self._outcome(attempt), attempt)
+            settlement = self._outcome(attempt)
+            self._ended.remove(attempt)  # not before: what is in no list would be taken for a lost reply, and run again
+            self._settle(settlement, attempt)
 
     def _outcome(self, attempt: Attempt) -> Settlement:
         """Decide where an ended attempt goes, and write its record."""
@@ -566,7 +584,9 @@ class Worker:
             if settlement.step == Settlement.REFUSED:
                 self._say("warning", f"job {record.claim.id}: the lease was lost, its result is dropped")
                 continue
-            if record.state not in TERMINAL:
+            if record.state in TERMINAL:
+                self._lookout.forget_request(record.claim.id)
+            else:
                 waiting = Entry(record.state, record.target, record.claim.id, record.not_before,
                                 record.claim.priority, record.attempts, needs=record.claim.needs)
                 self._lookout.window.offer(waiting, stamp(self._now()))

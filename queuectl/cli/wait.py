@@ -109,10 +109,7 @@ def _wait_all(spool: Spool, timeout: float | None, bar: _Bar) -> Waited:
 def _unfinished(spool: Spool) -> int:
     """How many jobs have not ended. One that is being settled lies in none of the states, but in .tmp/."""
     left = _count(spool, (PENDING, FAILED, PROCESSING))
-    if not left:
-        records, spent, _ = spool.temporary()
-        settling = set(spent)
-        left = sum(record.claim in settling for record in records)
+    left = left or len(spool.settling())
     return left or _count(spool, (FAILED, PENDING))
 
 

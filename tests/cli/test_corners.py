@@ -243,3 +243,21 @@ def test_ctrl_c_says_what_the_worker_waits_for_also_when_it_is_told_to_say_littl
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=LIMIT)
     assert (process.returncode, state_of(queue.spool, "long")) == (0, "pending")
+
+
+def test_a_cancelled_jobs_id_is_free_for_a_job_that_runs(queue: Queuectl) -> None:
+    """The worker had seen the request, and buried whatever came under that id for up to 30 s."""
+    process = queue.start("worker", "start")
+    queue.ok("enqueue", "--id", "x", "exec sleep 600")
+    until(lambda: state_of(queue.spool, "x") == "processing", LIMIT)
+    assert queue.ok("cancel", "x") == "x cancelled\n"
+    assert queue("dlq", "purge", "x").code == 0
+    queue.ok("enqueue", "--id", "x", "true")
+    assert queue("wait", "x", "--timeout", "30s").code == 0
+    queue.spool.enqueue("exec sleep 600", id="y")
+    until(lambda: state_of(queue.spool, "y") == "processing", LIMIT)
+    queue.spool.put_request("y.cancel")  # by somebody who does not wait for the end
+    until(lambda: state_of(queue.spool, "y") == "dead", LIMIT)
+    until(lambda: not queue.spool.has_request("y.cancel"), LIMIT)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=LIMIT)

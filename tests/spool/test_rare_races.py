@@ -1,0 +1,350 @@
+"""Rare interleavings that broke a promise once: each is brought about by hand."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from queuectl import recover as recovering
+from queuectl.core import job as jobs
+from queuectl.core.names import Record, Waiting
+from queuectl.errors import SpoolError
+from queuectl.lease import ROLE_WORKER, Census, Lease
+from queuectl.logsize import cut_abandoned
+from queuectl.lookout import Lookout
+from queuectl.runner import Attempt, Runner
+from queuectl.settling import Settler
+from queuectl.spool import Spool
+from queuectl.tree import initialise
+from queuectl.worker import Worker
+from tests.spool.faults import Fs, LyingFs
+from tests.spool.test_network import NFS3
+from tests.support import die, listing, mode, recover, run_once, state_of, until
+
+STAMP = "20200101T000000.000000Z"
+
+
+@pytest.fixture
+def other(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Be this host from now on; others may share the spool."""
+    monkeypatch.setenv("QUEUECTL_PRETEND_HOST", "alpha")
+    return lambda name: monkeypatch.setenv("QUEUECTL_PRETEND_HOST", name)
+
+
+# -- an attempt's end ------------------------------------------------------------------------------------------------
+
+
+def test_an_outcome_survives_a_log_that_cannot_be_written_back(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quota on NFS shows when the log is closed. The outcome was dropped, and the job ran again."""
+    claim = Waiting(STAMP, 0, 0, "job1").claimed_by("w", 1)
+    fd = spool.open_log("job1.1.log")
+    os.write(fd, b"hello")
+    attempt = Attempt(claim, jobs.parse(b'{"command": "true"}'), 1, "job1.1.log", fd)
+    runner = Runner(spool, {})
+    close = os.close
+
+    def refuse(which: int) -> None:
+        close(which)
+        if which == fd:
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr("queuectl.runner.os.close", refuse)
+    assert runner.finish_log(attempt) == "job1.1.log"
+    assert attempt.log_fd == -1
+    runner.close()
+
+
+def test_the_fence_reaches_what_has_left_its_jobs_process_group(spool: Spool, tmp_path: Path) -> None:
+    """timeout(1) makes a group of its own, setsid(1) a session. It must not be looked for through the spool, which may
+    be what hangs."""
+    spool.enqueue(f"setsid sh -c 'echo $$ > {tmp_path}/pid; exec sleep 600' & wait", id="job1")
+    with Lease(spool, ROLE_WORKER) as lease:
+        entry = spool.find("job1")
+        assert entry is not None
+        claim = spool.claim(entry, lease.worker, lease.next())
+        assert claim is not None
+        job = spool.read_claim(claim)
+        assert job is not None
+        runner = Runner(spool, dict(os.environ))
+        attempt = runner.start(claim, job, None)
+        until((tmp_path / "pid").exists, what="it runs")
+        pid = int(until((tmp_path / "pid").read_text))
+        gone = os.pidfd_open(pid)
+        os.rename(spool.root, spool.root + ".away")
+        runner.kill_everything()
+        result = os.waitid(os.P_PIDFD, gone, os.WEXITED)  # orphans come to us
+        assert result is not None
+        assert result.si_status == signal.SIGKILL
+        os.rename(spool.root + ".away", spool.root)
+        runner.reap(attempt.pidfd)
+        runner.close()
+        os.close(gone)
+
+
+# -- a request for a life that has ended -----------------------------------------------------------------------------
+
+
+def test_a_requeued_job_does_not_meet_the_request_that_ended_it(spool: Spool) -> None:
+    from queuectl.actions import requeue
+
+    with Lease(spool, ROLE_WORKER) as lease:
+        spool.enqueue("true", id="job1")
+        run_once(spool, lease, "job1", "dead")
+        spool.put_request("job1.cancel")
+        assert requeue(spool, "job1")
+    assert listing(spool, "workers") == []
+
+
+# -- recovery --------------------------------------------------------------------------------------------------------
+
+
+class Unreadable(Fs):
+    """One file cannot be opened, as another user's, or one on a bad block."""
+
+    def __init__(self, part: str, error: int) -> None:
+        super().__init__()
+        self._part, self._error = part, error
+
+    def open(self, path: str, flags: int, *args: Any, **more: Any) -> int:
+        if self._part in path and flags & 3 == os.O_RDONLY and not flags & os.O_DIRECTORY:
+            raise OSError(self._error, os.strerror(self._error), path)
+        return os.open(path, flags, *args, **more)
+
+
+@pytest.mark.parametrize("error", [errno.EACCES, errno.EIO])
+def test_a_claim_that_cannot_be_read_stops_neither_recovery_nor_workers(tmp_path: Path, error: int) -> None:
+    spool = Spool(tmp_path, durability="none", fs=Unreadable("processing/" + STAMP + ".p0.a1.bad", error))
+    lease = Lease(spool, ROLE_WORKER)
+    for job_id in ("bad", "good"):
+        claim = Waiting(STAMP, 0, 0, job_id).claimed_by(lease.worker, lease.next())
+        Path(spool.dir("processing") + claim.name).write_text('{"command": "true"}')
+    die(lease)
+    cut_abandoned(spool, Census(spool, 100.0), 1 << 20)
+    said = recover(spool)
+    assert (state_of(spool, "good"), listing(spool, "processing")) == ("pending", [])
+    assert [name.endswith(".rejected") for name in listing(spool, "dead") if not name.endswith(".reason")] == [True]
+    assert any("bad is no job and was set aside" in line for line in said)
+
+
+class Hiding(Fs):
+    """A listing of workers/ from the cache of an NFS 3 client, which lacks one name until the directory changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = ""
+
+    def listdir(self, path: str) -> list[str]:
+        return [name for name in os.listdir(path) if name != self.hidden]
+
+    def utime(self, path: str, **more: Any) -> None:
+        os.utime(path, **more)
+        self.hidden = ""
+
+
+def test_a_worker_whose_lease_a_listing_hides_keeps_its_jobs(tmp_path: Path, other: Any) -> None:
+    Spool(tmp_path, durability="none")
+    other("beta")
+    mine = Spool(tmp_path, durability="none")
+    with Lease(mine, ROLE_WORKER) as lease:
+        mine.enqueue("true", id="job1")
+        entry = mine.find("job1")
+        assert entry is not None
+        assert mine.claim(entry, lease.worker, lease.next())
+        other("alpha")
+        fs = Hiding()
+        spool = Spool(tmp_path, durability="none", fs=fs)
+        fs.hidden = f"{lease.worker}.json"
+        recover(spool)
+        assert state_of(spool, "job1") == "processing"
+        assert fs.hidden == "", "the listing was renewed"
+
+
+def test_a_member_of_a_group_renews_a_listing_of_a_directory_that_another_has_made(tmp_path: Path) -> None:
+    class NotMine(Fs):
+        def utime(self, path: str, ns: tuple[int, int] | None = None) -> None:
+            if ns is not None:
+                raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), path)
+            os.utime(path)
+
+    spool = Spool(tmp_path, durability="none", fs=NotMine())
+    os.utime(tmp_path / "pending", (1, 1))
+    spool.renew_listing("pending")
+    assert os.stat(tmp_path / "pending").st_mtime > 1e9
+
+
+def test_on_nfs_the_death_of_a_host_has_nobody_ask_for_each_waiting_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With 10,000 jobs and 100 ms it would have taken two hours, in which nobody works."""
+
+    class Undirected(Fs):
+        """O_DIRECT is not for every disk that tests run on."""
+
+        def open(self, path: str, flags: int, *args: Any, **more: Any) -> int:
+            return os.open(path, flags & ~os.O_DIRECT, *args, **more)
+
+    spool = Spool(tmp_path, durability="none", fs=Undirected())
+    spool.__dict__["mount"] = NFS3
+    monkeypatch.setenv("QUEUECTL_PRETEND_HOST", "beta")
+    lease = Lease(spool, ROLE_WORKER)
+    monkeypatch.setenv("QUEUECTL_PRETEND_HOST", "alpha")
+    monkeypatch.setattr(recovering, "set_doubles_aside", lambda *_: pytest.fail("each job was asked for"))
+    monkeypatch.setattr(recovering, "reserve_again", lambda *_: pytest.fail("each job was asked for"))
+    recover(spool, stale_after=-1.0)
+    assert listing(spool, "workers") == []
+    os.close(lease._fd)
+
+
+# -- who is alive ----------------------------------------------------------------------------------------------------
+
+
+def test_nobody_is_called_dead_before_the_time_by_which_he_fences_himself(spool: Spool, other: Any) -> None:
+    """`config set stale-after 60` while a host with 600 is cut off: it goes on for 300 s."""
+    other("beta")
+    with Lease(spool, ROLE_WORKER, stale_after=600.0) as lease:
+        other("alpha")
+        census = Census(spool, 60.0)
+        assert [info.alive for info in census.look(0.0)] == [True]
+        assert [info.alive for info in census.look(599.0)] == [True]
+        assert [info.alive for info in census.look(600.0)] == [False]
+        lease.promise(60.0)
+        size = os.stat(spool.dir("workers") + f"{lease.worker}.json").st_size
+        assert [info.alive for info in census.look(700.0)] == [True], "it was written, so it lives"
+        assert [info.alive for info in census.look(760.0)] == [False]
+        lease.promise(86400.123)
+        assert os.stat(spool.dir("workers") + f"{lease.worker}.json").st_size == size
+        assert census.look(800.0)[0].slots == 0
+
+
+def test_the_clock_of_a_server_is_not_learned_from_an_answer_that_took_long(
+    spool: Spool, other: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Lease(spool, ROLE_WORKER) as lease:
+        learned = lease._ahead
+        assert learned is not None
+        clock, late = time.monotonic_ns, [0, 30_000_000_000]
+        monkeypatch.setattr("queuectl.lease.time.monotonic_ns", lambda: clock() + (late.pop(0) if late else 0))
+        assert lease.renew()
+        assert lease._ahead == learned
+
+
+def test_the_clock_is_asked_again_if_the_first_answer_took_long(
+    spool: Spool, other: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, late = time.monotonic_ns, [0, 0, 0, 60_000_000_000]
+    shared = Spool(spool.root, durability="none")
+    monkeypatch.setattr("queuectl.disk.time.monotonic_ns", lambda: clock() + (late.pop(0) if late else 0))
+    assert abs(shared.clock() - time.time_ns()) < 5_000_000_000
+
+
+# -- the last job ----------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_does_not_end_while_a_job_is_behind_the_fence_of_another(tmp_path: Path) -> None:
+    """It lies in none of the states: it had left processing/ when that was listed, and failed/ was listed before."""
+
+    class Settling(Spool):
+        def scan(self, directory: str) -> Iterator[str]:
+            if directory == "processing":
+                for claim in self.claims():
+                    os.rename(self.dir("processing") + claim.name, self.dir(".tmp") + claim.spent)
+                    Path(self.dir(".tmp") + Record(claim, "failed", STAMP, 1).name).write_text("{}")
+            return super().scan(directory)
+
+    spool = Settling(tmp_path, durability="none")
+    claim = Waiting(STAMP, 0, 0, "job1").claimed_by("elsewhere-1", 1)
+    Path(spool.dir("processing") + claim.name).write_text("{}")
+    worker = Worker(spool, count=1, until_empty=True, flags={}, labels=(), say=print)
+    worker._lookout = Lookout(spool, network=False, poll_interval=1.0, wall=time.time_ns, say=lambda *_: None)
+    assert not worker._is_empty()
+    for name in listing(spool, ".tmp"):
+        os.unlink(spool.dir(".tmp") + name)
+    assert worker._is_empty()
+
+
+def test_a_spare_that_was_made_although_it_was_refused_stops_nobody(tmp_path: Path) -> None:
+    """Row 26."""
+    fs = LyingFs()
+    spool = Spool(tmp_path, durability="none", fs=fs)
+    settler = Settler(spool, lambda: None)
+    fs.arm(1, errno.EEXIST)
+    with pytest.raises((SpoolError, FileExistsError)):
+        settler.provide("w", 2)
+    settler.provide("w", 2)
+    assert len(settler.spares) == 2
+    settler.close()
+
+
+# -- ids -------------------------------------------------------------------------------------------------------------
+
+
+def test_an_id_that_is_freed_while_it_is_asked_for_is_not_called_taken(tmp_path: Path) -> None:
+    class Freed(Fs):
+        tries = 0
+
+        def symlink(self, source: str, target: str) -> None:
+            self.tries += "/.ids/" in target
+            if self.tries == 1 and "/.ids/" in target:  # its job is pruned just now
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
+            os.symlink(source, target)
+
+    spool = Spool(tmp_path, durability="none", fs=Freed())
+    assert spool.enqueue("true", id="x") == "x"
+
+
+def test_a_pruned_job_does_not_take_the_reservation_of_the_next_one_with_it(tmp_path: Path, other: Any) -> None:
+    """A cache says whose the id was; meanwhile another host has freed it and reserved it."""
+
+    class Cached(Fs):
+        def __init__(self) -> None:
+            super().__init__()
+            self.links: dict[str, str] = {}
+
+        def open(self, path: str, flags: int, *args: Any, **more: Any) -> int:
+            if flags & os.O_DIRECTORY:
+                self.links.clear()
+            return os.open(path, flags, *args, **more)
+
+        def readlink(self, path: str) -> str:
+            if path not in self.links:
+                self.links[path] = os.readlink(path)
+            return self.links[path]
+
+        def after(self, name: str, args: tuple[Any, ...]) -> None:
+            if name == "unlink" and args[0].endswith("completed/x.json"):
+                os.unlink(tmp_path / ".ids" / "x")
+                os.symlink("theirs.1=draft", tmp_path / ".ids" / "x")
+
+    spool = Spool(tmp_path, durability="none", fs=Cached())
+    with Lease(spool, ROLE_WORKER) as lease:
+        spool.enqueue("true", id="x")
+        run_once(spool, lease, "x")
+    (entry,) = spool.entries(["completed"])
+    assert spool.remove_job(entry)
+    assert os.readlink(tmp_path / ".ids" / "x") == "theirs.1=draft"
+
+
+# -- a group's spool -------------------------------------------------------------------------------------------------
+
+
+def test_a_private_spool_that_becomes_a_groups_opens_what_lies_there(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", durability="none")
+    spool.enqueue("true", id="waits")
+    initialise(spool.root, group=os.getegid())
+    for path in (f"{spool.root}/.id", f"{spool.root}/pending/{listing(spool, 'pending')[0]}"):
+        assert mode(path) & 0o060 == 0o060, path
+
+
+def test_a_directory_whose_opening_to_the_group_was_cut_short_is_opened(tmp_path: Path) -> None:
+    initialise(str(tmp_path / "spool"), group=os.getegid())
+    os.chmod(tmp_path / "spool" / "pending", 0o2750)
+    initialise(str(tmp_path / "spool"))
+    assert stat.S_IMODE(os.stat(tmp_path / "spool" / "pending").st_mode) == 0o2770
