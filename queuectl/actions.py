@@ -109,6 +109,7 @@ def requeue(spool: Spool, job_id: str) -> bool:
         # has died again, whoever recovers the claim sees it (recover.py).
         later = max(stamp(spool.clock()), next_stamp(stamp(jobs.last_settled(job))))
         entry = entry._replace(not_before=later, priority=job.priority, needs=job.needs)
+        spool.remove_worker_file(f"{job_id}.cancel")  # it was for the life that has ended
         claim = spool.claim(entry, lease.worker, lease.next(), counted=False)
         if claim is None:
             return False
@@ -119,7 +120,6 @@ def requeue(spool: Spool, job_id: str) -> bool:
             raise
         if job is None:
             return False
-        spool.remove_worker_file(f"{job_id}.cancel")  # it was for the life that has ended
         now = spool.clock()
         record = Record(claim, PENDING, max(stamp(now), next_stamp(claim.not_before)), 0)
         return settle_now(spool, Settlement(record, jobs.settled(job, claim, 0, now)))

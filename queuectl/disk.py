@@ -240,15 +240,24 @@ class Disk:
             raise SpoolError.of(error, "look at the spool", self._in[directory]) from None
         return modified > began - STEP
 
-    def renew_listing(self, directory: str) -> None:
+    def renew_listing(self, directory: str) -> bool:
         """Change a directory's time, so that no host's listing from before is the latest any more. It is set to one in
-        the past, which no later change can have: what is listed then is not in doubt again. SpoolError."""
+        the past, which no later change can have: what is listed then is not in doubt again. False: another user has
+        made the directory, and only he may do that; then `show_change` after a look, and look again later than a tick.
+        SpoolError."""
         try:
             past = self._fs.stat(self._in[directory]).st_mtime_ns - 10 * STEP
-            try:
-                self._fs.utime(self._in[directory], ns=(past, past))
-            except PermissionError:  # another member of the group has made it: we may set it to now, and do so again
-                self._fs.utime(self._in[directory])
+            self._fs.utime(self._in[directory], ns=(past, past))
+            return True
+        except PermissionError:
+            return False
+        except OSError as error:
+            raise SpoolError.of(error, "list the spool anew", self._in[directory]) from None
+
+    def show_change(self, directory: str) -> None:
+        """Set a directory's time to now: whoever may write into it may do that. SpoolError."""
+        try:
+            self._fs.utime(self._in[directory])
         except OSError as error:
             raise SpoolError.of(error, "list the spool anew", self._in[directory]) from None
 

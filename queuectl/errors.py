@@ -77,6 +77,13 @@ class SpoolError(QueuectlError):
 
         return self.errno in (errno.EACCES, errno.EPERM, errno.EIO)
 
+    @property
+    def is_forbidden(self) -> bool:
+        """Whether it is another user's file, which we may not read however often we try."""
+        import errno
+
+        return self.errno in (errno.EACCES, errno.EPERM)
+
     @classmethod
     def of(cls, error: OSError, doing: str, path: str = "", remedy: str = "") -> SpoolError:
         """The SpoolError for an OSError met while `doing` something (a verb phrase: "write the job")."""

@@ -37,11 +37,14 @@ class Heart:
         self._ended = False
         self._limit: float | None = None
         self._fence: Callable[[], None] = lambda: None
+        self._hunt: Callable[[], None] = lambda: None
 
-    def fence_after(self, seconds: float, fence: Callable[[], None]) -> None:
+    def fence_after(
+        self, seconds: float, fence: Callable[[], None], hunt: Callable[[], None] = lambda: None
+    ) -> None:
         """Call `fence` when no beat has succeeded for so long, and again ten times a second until the heart is
-        stopped. To be said before the start."""
-        self._limit, self._fence = seconds, fence
+        stopped; and `hunt` once, in a thread of its own, for it may block. To be said before the start."""
+        self._limit, self._fence, self._hunt = seconds, fence, hunt
 
     def change(self, interval: float, fence_after: float) -> None:
         """Go by other settings (seconds) at once, and beat now: others may count by them already, and a worker that
@@ -86,10 +89,14 @@ class Heart:
             self._last = clock()
 
     def _guard(self) -> None:
+        hunted = False
         while self._pause(self._until_fence):
             if self._until_fence() <= 0:
                 self.lost = True
                 self._fence()
+                if not hunted:
+                    threading.Thread(target=self._hunt, name="hunt", daemon=True).start()
+                    hunted = True
                 self._wake()
 
     def _until_fence(self) -> float:

@@ -49,6 +49,7 @@ class WorkerInfo(NamedTuple):
     alive: bool
     heartbeat_age: float
     mine: bool
+    stale_after: float = 0.0  # by which it fences itself; 0 if it doesn't say
 
 
 def boot_id() -> str:
@@ -141,8 +142,10 @@ class Lease:
         before = time.monotonic_ns()
         os.utime(self._fd)
         after = time.monotonic_ns()
-        if self._spool.network and (self._ahead is None or after - before < SLOW_ANSWER):
+        if self._spool.network and after - before < SLOW_ANSWER:
             self._ahead = os.fstat(self._fd).st_mtime_ns - (before + after) // 2
+        elif self._spool.network and self._ahead is None:
+            self._ahead = self._spool.clock() - time.monotonic_ns()
 
     def now(self) -> int:
         """Nanoseconds UTC; on a network file system by the server's clock, learned at each heartbeat to the precision
@@ -208,6 +211,7 @@ class Census:
             modified = os.fstat(fd).st_mtime_ns
             about = _read(fd)
             mine = about.get("boot_id") == self._boot_id
+            promised = _number(about.get("stale_after"))
             if worker == self._me:
                 alive = True
             elif mine:
@@ -215,7 +219,7 @@ class Census:
             elif not self._network:
                 alive = False  # a local file system, and that kernel is gone: the machine was booted since
             else:
-                alive = self._beats(worker, modified, now, _number(about.get("stale_after")))
+                alive = self._beats(worker, modified, now, promised)
         except OSError as error:
             if error.errno == errno.ESTALE:
                 return unseen
@@ -227,7 +231,7 @@ class Census:
         return WorkerInfo(
             worker, str(about.get("host", "?")), _int(about.get("pid")), str(about.get("role", ROLE_WORKER)),
             _int(about.get("slots")), labels, str(about.get("started_at", "")),
-            str(about.get("version", "?")), alive, max(0.0, (self._spool.clock() - modified) / SECOND), mine,
+            str(about.get("version", "?")), alive, max(0.0, (self._spool.clock() - modified) / SECOND), mine, promised,
         )  # fmt: skip
 
     def _beats(self, worker: str, modified: int, now: float, promised: float) -> bool:
@@ -246,7 +250,7 @@ def workers(spool: Spool) -> list[WorkerInfo]:
     stale_after = setting(spool, "stale-after")
     census = Census(spool, stale_after)
     return [
-        info if info.mine or info.heartbeat_age < stale_after else info._replace(alive=False)
+        info if info.mine or info.heartbeat_age < max(stale_after, info.stale_after) else info._replace(alive=False)
         for info in census.look(time.monotonic())
     ]
 

@@ -20,7 +20,6 @@ from queuectl.core.states import FAILED, PENDING, WAITING
 from queuectl.core.times import SECOND, say_duration, stamp, unstamp
 from queuectl.core.window import Window
 from queuectl.disk import WORKERS
-from queuectl.errors import SpoolError
 from queuectl.lease import LOOK_EVERY, ROLE_WORKER, Census, Lease
 from queuectl.recover import Recovery
 from queuectl.runner import seal_descriptors
@@ -31,6 +30,7 @@ SLOW_SCAN = 30.0  # seconds; a scan happens this often in any case (R9), and bou
 WATCH_AGAIN = 5.0  # seconds after which watching that failed is tried again
 SWEEP_EVERY = 600.0  # seconds between two looks for what nobody needs any more
 SCAN_SHARE = 10  # a stale window may be scanned again after this many times the length of the last scan
+AFTER_TOUCH = 0.25  # seconds; more than a tick of any server's clock
 FEW = 1_000  # names that are listed by a handful of requests: if that took long, the machine or its network was busy
 ROOT = "."
 
@@ -176,16 +176,19 @@ class Lookout:
         self.settings_changed = True  # it may have been removed, which no hint tells
         self.window.clear()
         began_at = time.monotonic()
-        names = 0
+        names, again = 0, False
         for state in WAITING:
-            if state in self._in_doubt:
-                self._spool.renew_listing(state)
+            touch = state in self._in_doubt and not self._spool.renew_listing(state)
             began = self._wall()
             wall = stamp(began)
             for name in self._spool.scan(state):
                 names += 1
                 self._notice(state, name, now, wall)
-            if self._spool.is_in_doubt(state, began):
+            if touch:
+                self._spool.show_change(state)
+                again = True
+                self._in_doubt.discard(state)
+            elif self._spool.is_in_doubt(state, began):
                 self._in_doubt.add(state)
             else:
                 self._in_doubt.discard(state)
@@ -194,7 +197,8 @@ class Lookout:
         self._last_scan = (ended, took)
         jitter = 0.75 + random.random() / 2  # ten hosts don't all list at the same moment
         pause = self.poll_interval * jitter if self._polls else SLOW_SCAN
-        self._scan_at = ended + (max(pause, SCAN_SHARE * took) if names > FEW else pause)
+        pause = max(pause, SCAN_SHARE * took) if names > FEW else pause
+        self._scan_at = ended + (min(pause, AFTER_TOUCH) if again else pause)
 
     def refresh(self, now: float) -> None:
         """Scan because the window is stale or starved; but scanning may take only its share of the time."""
@@ -225,10 +229,7 @@ class Lookout:
         next life."""
         if job_id in self.cancelled:
             self.cancelled.discard(job_id)
-            try:
-                self._spool.remove_worker_file(f"{job_id}.cancel")
-            except SpoolError:
-                pass  # the sweep removes it
+            self._spool.remove_worker_file(f"{job_id}.cancel")
 
     def _take_census(self, now: float, known: Callable[[], set[str]]) -> None:
         """Look who is alive: recover the dead, share the queue with the living, read requests."""

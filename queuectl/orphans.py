@@ -14,8 +14,9 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Set
+from collections.abc import Callable
 
+HUNT = 10.0  # seconds for which a killed process is waited for
 _PREFIX = b"QUEUECTL_"
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
@@ -38,9 +39,12 @@ def _variables(pid: int) -> dict[str, str]:
     return {name: value for name, _, value in pairs if name.startswith("QUEUECTL_")}
 
 
-def marked(claims: Set[str]) -> set[int]:
-    """The ids of all processes that carry one of these claims. Reads /proc and nothing else."""
-    return {pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if claims and mark_of(pid) in claims}
+def hunt(worker: str) -> None:
+    """Kill all processes that carry a claim of this worker, also those that have left their job's group (setsid,
+    timeout(1)). It touches no spool; but to read /proc of a process that is mapping a file of a dead server may block.
+    """
+    mark = f"@{worker}."
+    kill_all(lambda: {pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if mark in mark_of(pid)}, HUNT)
 
 
 def find(wanted: Callable[[str], bool], spool: str, logs: frozenset[str] = frozenset()) -> set[int]:

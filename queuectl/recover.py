@@ -28,6 +28,10 @@ from queuectl.spool import DRAFT_AGE, Entry, Settlement, Spool, looks_generated
 KILL_LIMIT = 2.0  # seconds to wait for a killed orphan to be gone
 
 
+class Unreadable(SpoolError):
+    """One file cannot be read now, by its own fault or its disk's: the others can be recovered."""
+
+
 class Recovery:
     """Recovers for one holder of a lease. `policy` gives the retry settings in force, `max_log` the bound of logs in
     bytes (None for none); `say(level, text)` is told what is done."""
@@ -41,6 +45,7 @@ class Recovery:
         self._policy = policy
         self._max_log = max_log
         self._say = say
+        self._told: set[str] = set()  # the attempts whose files could not be read
         self._begun: dict[int, tuple[Claim, WorkerInfo | None]] = {}  # by claim number: whose claim it was
 
     def has_begun(self, claim: Claim) -> bool:
@@ -56,7 +61,7 @@ class Recovery:
         later listing belongs to nobody (R7).
         """
         for n, (claim, holder) in list(self._begun.items()):
-            self._settle_lost(claim, n, now, holder)
+            self._try(claim, lambda c=claim, n=n, h=holder: self._settle_lost(c, n, now, h))  # type: ignore[misc]
         claims = self._spool.claims()
         _, spent, others = self._spool.temporary()
         leases = {info.id: info for info in census()}
@@ -65,14 +70,14 @@ class Recovery:
         abandoned = [claim for claim in claims if claim.worker not in living]
         owners = {claim.worker for claim in abandoned} | {i.id for i in leases.values() if i.id not in living}
         stuck = {owner for owner in sorted(owners) if not self._kill_orphans(owner, abandoned, leases.get(owner))}
-        # What a host that crashed had done on an NFS server is done; and to ask it for each job would take hours.
+        # What a client that crashed had done on an NFS server is done; and to ask for each job would take hours.
         crashed = not self._spool.mount.nfs and any(not leases[owner].mine for owner in owners if owner in leases)
         if crashed:
             set_doubles_aside(self._spool, self._say)
             reserve_again(self._spool)
         for claim in abandoned:
-            if claim.worker not in stuck:
-                self._recover(claim, now, leases.get(claim.worker))
+            if claim.worker not in stuck and not self._recover(claim, now, leases.get(claim.worker)):
+                stuck.add(claim.worker)  # its lease stays until all of its jobs are recovered
         unfinished = [claim for claim in spent if claim.worker not in living]
         self._finish_spent(unfinished)
         if crashed:  # what lay in .tmp/ may have come to stand beside what its job was before
@@ -91,8 +96,8 @@ class Recovery:
         if not self._spool.network:
             return set()
         hidden = {owner for owner in owners if self._spool.exists(WORKERS, owner + SUFFIX)}
-        if hidden:
-            self._spool.renew_listing(WORKERS)
+        if hidden and not self._spool.renew_listing(WORKERS):
+            self._spool.show_change(WORKERS)
         return hidden
 
     def take_back(self, claim: Claim, now: int, own: WorkerInfo) -> None:
@@ -129,22 +134,32 @@ class Recovery:
 
     def _log_of(self, claim: Claim) -> str:
         try:
-            job = self._spool.read_claim(claim)
-        except BadJob:
-            return ""
-        except SpoolError as error:
-            if not error.is_of_one_file:
-                raise
+            job = self._read_claim(claim)
+        except (BadJob, Unreadable):
             return ""
         return f"{claim.id}.{job.attempt}.log" if job else ""
 
-    def _recover(self, claim: Claim, now: int, owner: WorkerInfo | None) -> None:
+    def _recover(self, claim: Claim, now: int, owner: WorkerInfo | None) -> bool:
+        """False: one of its files cannot be read."""
         n = self._lease.next()
         self._begun[n] = (claim, owner)
         if self._spool.take_over(claim, self._lease.worker, n) is None:
             del self._begun[n]
-        else:
-            self._settle_lost(claim, n, now, owner)
+            return True
+        return self._try(claim, lambda: self._settle_lost(claim, n, now, owner))
+
+    def _try(self, claim: Claim, settle: Callable[[], None]) -> bool:
+        """One file that cannot be read must not stop the recovery of the others, nor all workers with it. It is told
+        once, and tried again at the next look."""
+        try:
+            settle()
+        except Unreadable as error:
+            if claim.stem not in self._told:
+                self._told.add(claim.stem)
+                self._say("warning", f"job {claim.id} cannot be recovered yet: {error}")
+            return False
+        self._told.discard(claim.stem)
+        return True
 
     def _settle_lost(self, claim: Claim, n: int, now: int, owner: WorkerInfo | None) -> None:
         """Settle what `claim` has become in our hands. After a SpoolError it is called again, and goes on from what it
@@ -164,9 +179,10 @@ class Recovery:
             self._say("info", f"job {mine.id}: its worker died after it had ended; the outcome was kept")
             return
         try:
-            job = self._spool.read_claim(mine)
-        except (BadJob, SpoolError) as problem:
-            self._set_aside(mine, problem)
+            job = self._read_claim(mine)
+        except BadJob as error:
+            if target := self._spool.reject(PROCESSING, mine.name, str(error)):
+                self._say("warning", f"{mine.id} is no job and was set aside as dead/{target}: {error}")
             return
         if job is None:
             return
@@ -190,22 +206,20 @@ class Recovery:
             self._spool.remove_worker_file(f"{mine.id}.cancel")
         self._say("warning", f"job {mine.id}: attempt {job.attempt} was lost with its worker: {decision.state}")
 
+    def _read_claim(self, claim: Claim) -> jobs.Job | None:
+        """As the spool does. BadJob also if it is another user's: we shall never be able to (R12). Unreadable."""
+        try:
+            return self._spool.read_claim(claim)
+        except SpoolError as error:
+            if error.is_forbidden:
+                raise BadJob("", str(error)) from None
+            raise _unreadable(error) from None
+
     def _read_record(self, record: Record) -> bytes | None:
-        """None also if the disk cannot give it back: one bad block must not stop all workers."""
         try:
             return self._spool.read_record(record)
         except SpoolError as error:
-            if not error.is_of_one_file:
-                raise
-            self._say("warning", str(error))
-            return None
-
-    def _set_aside(self, mine: Claim, error: BadJob | SpoolError) -> None:
-        """A claim that is no job, or that cannot be read, goes to dead/ (R12). Other trouble is raised again."""
-        if isinstance(error, SpoolError) and not error.is_of_one_file:
-            raise error
-        if target := self._spool.reject(PROCESSING, mine.name, str(error)):
-            self._say("warning", f"{mine.id} is no job and was set aside as dead/{target}: {error}")
+            raise _unreadable(error) from None
 
     def _put_back(self, mine: Claim, now: int) -> bool:
         """Bring a job back to dead/ that a network file system took from there by repeating the rename of an old
@@ -215,12 +229,8 @@ class Recovery:
         after it.
         """
         try:
-            job = None if mine.attempts else self._spool.read_claim(mine)
+            job = None if mine.attempts else self._read_claim(mine)
         except BadJob:
-            return False
-        except SpoolError as error:
-            if not error.is_of_one_file:
-                raise
             return False
         if job is None or stamp(jobs.last_settled(job)) <= mine.not_before:
             return False
@@ -281,6 +291,11 @@ class Recovery:
                 entry = self._spool.find(target)
                 if entry is None or entry.state in TERMINAL:
                     self._spool.remove_worker_file(name)
+
+
+def _unreadable(error: SpoolError) -> SpoolError:
+    """The error for one file, if it is that."""
+    return Unreadable(str(error), path=error.path, errno=error.errno) if error.is_of_one_file else error
 
 
 def _is_lost(data: bytes) -> bool:
@@ -365,6 +380,10 @@ def _latest(spool: Spool, rivals: list[Entry]) -> Entry:
         try:
             job = spool.load(rival)
         except BadJob:
+            continue
+        except SpoolError as error:
+            if not error.is_of_one_file:
+                raise
             continue
         if job is not None and job.id in (None, rival.id):  # a file that was recycled holds another job's record
             bodies[rival] = job.body

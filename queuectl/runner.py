@@ -261,14 +261,10 @@ class Runner:
         return min(times, default=None)
 
     def kill_everything(self) -> None:
-        """SIGKILL for all that runs, without touching the spool (R8: called by the fencing thread too); also for what
-        has left its job's group (setsid, timeout(1)): nobody else on this host would see it in time."""
-        attempts = list(self.running.values())
-        for attempt in attempts:
+        """SIGKILL for all that runs, without touching the spool (R8: called by the fencing thread too)."""
+        for attempt in list(self.running.values()):
             attempt.reason = attempt.reason or LOST
             signal_group(attempt, signal.SIGKILL)
-        for pid in orphans.marked({attempt.claim.key for attempt in attempts}):
-            orphans.kill(pid)
 
     def close(self) -> None:
         """Give up all descriptors, and the logs that were kept to be used again."""

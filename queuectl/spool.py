@@ -243,7 +243,7 @@ class Spool(Disk):
             with FileLock(path, timeout=30, mode=self._mode, fallback_to_soft=False):
                 self._look_again(self._in[IDS])  # what a cache says of an id is too old to act on
                 reserved = self._in[IDS] + job_id
-                return free() and (self._remove(reserved) or not self._is_there(reserved))
+                return not self._is_there(reserved) or (free() and self._remove(reserved))
         except OSError as error:
             raise SpoolError.of(error, "lock the ids", path) from None
 
@@ -260,12 +260,14 @@ class Spool(Disk):
         """Whether an id is reserved and neither a job nor somebody who is about to publish one has it."""
         # The owner's file first, then the jobs: it goes from one to the other by one rename.
         owner = self._owner_of(job_id)
+        if not owner:  # it is free just now, or cannot be read
+            return False
         if owner.startswith("adopt:"):
             _, _, name = owner.partition("/")
             busy = self._adoption(name) == owner
         else:
             draft = self._in[TMP] + owner
-            busy = bool(owner) and self._exists(draft) and self._age(draft) < ABANDONED_ID
+            busy = self._exists(draft) and self._age(draft) < ABANDONED_ID
         return not busy and self.find(job_id) is None
 
     def _adoption(self, name: str) -> str:

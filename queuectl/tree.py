@@ -22,7 +22,8 @@ def initialise(root: str, *, group: int | None = None, fs: Any = os) -> None:
     """Make a spool, or complete one. `group` is the id of a group whose members share it (2770). SpoolError.
 
     A directory that becomes a spool is 0700 (2770 for a group) whatever the umask is, and so are the parents that it
-    needs; a spool that is there keeps its modes unless `group` is given. A directory that holds something else is left
+    needs; a spool that is there keeps its modes unless `group` is given (or one of a group's directories
+    is closed to it). A directory that holds something else is left
     alone.
     """
     try:
@@ -127,10 +128,13 @@ def _share_files(root: str, group: int) -> None:
     for directory in (".", *DIRECTORIES):
         with os.scandir(os.path.join(root, directory)) as found:
             for item in found:
-                known = item.stat(follow_symlinks=False)
-                if stat.S_ISREG(known.st_mode) and known.st_nlink == 1 and known.st_uid == os.geteuid():
-                    os.chown(item.path, -1, group, follow_symlinks=False)
-                    os.chmod(item.path, stat.S_IMODE(known.st_mode) | 0o060)
+                try:
+                    known = item.stat(follow_symlinks=False)
+                    if stat.S_ISREG(known.st_mode) and known.st_nlink == 1 and known.st_uid == os.geteuid():
+                        os.chown(item.path, -1, group, follow_symlinks=False)
+                        os.chmod(item.path, stat.S_IMODE(known.st_mode) | 0o060)
+                except FileNotFoundError:
+                    pass  # it has just moved on
 
 
 def _set_mode(path: str, group: int | None) -> None:

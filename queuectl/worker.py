@@ -25,10 +25,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from importlib import import_module
 from typing import Any
 
 from queuectl import config as settings
+from queuectl import orphans
 from queuectl.core import backoff
 from queuectl.core import job as jobs
 from queuectl.core.backoff import CANCELLED, LOST, STOPPED, Outcome, Policy, decide, explain
@@ -281,7 +283,8 @@ class Worker:
         self._lookout.attach(self._lease, self._census, recovery)
         self._heart = Heart(self._lease, self._config.heartbeat, self._lookout.wakeup.poke)
         if self._network:
-            self._heart.fence_after(self._config.stale_after / 2, self._runner.kill_everything)
+            hunt = partial(orphans.hunt, self._lease.worker)
+            self._heart.fence_after(self._config.stale_after / 2, self._runner.kill_everything, hunt)
         self._heart.start()
 
     def _lose_lease(self) -> None:
@@ -358,23 +361,27 @@ class Worker:
             self._talk.problem("settings", f"{error} The last good settings stay in force.")
             return
         self._talk.problem("settings", "")
-        if fresh != self._config:
-            later = fresh.stale_after > self._config.stale_after
-            if later:
-                try:
-                    self._lease.promise(fresh.stale_after)
-                except SpoolError:
-                    self._lookout.settings_changed = True  # again, in a moment
-                    raise
+        longer = fresh.stale_after - self._config.stale_after if self._network else 0.0
+        if fresh != self._config and (longer <= 0 or self._promise(fresh.stale_after)):
             self._config = fresh
             self._spool.set_durability(fresh.durability)
             self._census.stale_after = fresh.stale_after
             self._heart.change(fresh.heartbeat, fresh.stale_after / 2)
-            if not later:
-                self._lease.promise(fresh.stale_after)
             self._lookout.poll_interval = fresh.poll_interval
             self._talk.level = fresh.log_level
             self._say("info", "settings were reread")
+            if longer < 0:
+                self._promise(fresh.stale_after)
+
+    def _promise(self, stale_after: float) -> bool:
+        """Say in the lease by which `stale-after` we go. False: it cannot be written now; at the next scan the settings
+        are read again."""
+        try:
+            self._lease.promise(stale_after)
+        except SpoolError as error:
+            self._talk.problem("settings", f"{error} The last good settings stay in force.")
+            return False
+        return True
 
     def _mind(self, now: float) -> None:
         """Look around, and obey what is seen."""

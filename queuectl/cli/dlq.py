@@ -129,6 +129,8 @@ def retry(given: Given) -> int:
 
 def purge(given: Given) -> int:
     spool = open_spool(given)
+    if given["--"] and not given["<id>"]:  # a list that turned out empty must not mean all
+        raise UsageError("After -- come the ids of what is to be removed.")
     if given["<id>"]:
         return _purge_some(spool, given["<id>"], as_json=given["--json"])
     if sys.stdin.isatty() and sys.stderr.isatty() and not given["--yes"] and not _confirmed(spool):

@@ -58,9 +58,7 @@ class Waited(NamedTuple):
 def wait(given: Given) -> int:
     timeout = seconds(given, "--timeout")
     spool = open_spool(given)
-    if sys.stderr.isatty():
-        hint(spool, "this waits until one is")
-    bar = _Bar()
+    bar = _Bar(lambda: hint(spool, "this waits until one is"))
     try:
         waited = _wait_all(spool, timeout, bar) if given["--all"] else _wait_ids(spool, given["<id>"], timeout, bar)
     finally:
@@ -121,13 +119,17 @@ def _count(spool: Spool, states: tuple[str, ...]) -> int:
 class _Bar:
     """A progress bar on stderr, if that is a terminal."""
 
-    def __init__(self) -> None:
+    def __init__(self, begin: Callable[[], None]) -> None:
+        self._begin: Callable[[], None] | None = begin  # called once, if there is anything to wait for
         self._write: Callable[[str], object] | None = sys.stderr.write if sys.stderr.isatty() else None
         self._shown = ""
 
     def show(self, done: int, total: int) -> None:
         if self._write is None or not total:
             return
+        if self._begin is not None and done < total:
+            self._begin()
+            self._begin = None
         full = BAR * done // total
         line = f"[{'#' * full}{'.' * (BAR - full)}] {done:,} of {total:,}"[: (columns(sys.stderr) or 80) - 1]
         if line != self._shown:

@@ -217,6 +217,14 @@ def test_one_dead_letter_can_be_purged_and_its_id_is_free_again(queue: Queuectl)
     assert queue.ok("enqueue", "--id", "a", "true") == "a\n"
 
 
+def test_an_empty_list_of_dead_letters_does_not_mean_all(queue: Queuectl) -> None:
+    queue.spool.enqueue("false", id="a", max_retries=0)
+    queue.work()
+    result = queue("dlq", "purge", "--")
+    assert (result.code, result.err) == (2, "queuectl: After -- come the ids of what is to be removed.\n")
+    assert os.listdir(queue.spool.dir("dead")) == ["a.json"]
+
+
 def test_a_file_that_no_worker_takes_is_found(queue: Queuectl) -> None:
     for name in ("job.txt", "half.json.part", ".hidden", "JOB.JSON"):
         Path(queue.spool.dir("pending") + name).write_text("{}")
@@ -235,8 +243,8 @@ def test_who_waits_is_told_that_nobody_works(queue: Queuectl) -> None:
 
 def test_ctrl_c_says_what_the_worker_waits_for_also_when_it_is_told_to_say_little(queue: Queuectl) -> None:
     process = queue.start("worker", "start", "--log-level", "warning")
-    queue.spool.enqueue("exec sleep 600", id="long")
-    until(lambda: state_of(queue.spool, "long") == "processing", LIMIT)
+    queue.spool.enqueue(f"touch {queue.home}/runs; exec sleep 600", id="long")
+    until((queue.home / "runs").exists, LIMIT)
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
     until(lambda: "SIGINT: waiting for 1 running job; once more stops now" in process.stderr.readline(), LIMIT)  # type: ignore[union-attr]

@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import stat
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,21 +14,24 @@ from typing import Any
 
 import pytest
 
+from queuectl import orphans
 from queuectl import recover as recovering
 from queuectl.core import job as jobs
 from queuectl.core.names import Record, Waiting
 from queuectl.errors import SpoolError
+from queuectl.heart import Heart
 from queuectl.lease import ROLE_WORKER, Census, Lease
-from queuectl.logsize import cut_abandoned
+from queuectl.logsize import LogSizes, cut_abandoned
 from queuectl.lookout import Lookout
 from queuectl.runner import Attempt, Runner
 from queuectl.settling import Settler
 from queuectl.spool import Spool
 from queuectl.tree import initialise
 from queuectl.worker import Worker
+from tests.faults.patched import completes, patched
 from tests.spool.faults import Fs, LyingFs
 from tests.spool.test_network import NFS3
-from tests.support import die, listing, mode, recover, run_once, state_of, until
+from tests.support import die, listing, mode, queuectl, recover, run_once, state_of, until, worker
 
 STAMP = "20200101T000000.000000Z"
 
@@ -62,6 +66,29 @@ def test_an_outcome_survives_a_log_that_cannot_be_written_back(spool: Spool, mon
     runner.close()
 
 
+def test_an_attempt_whose_end_cannot_be_noted_at_once_is_not_run_again(spool: Spool, tmp_path: Path) -> None:
+    program = """
+from queuectl.runner import Runner
+finish, calls = Runner.finish_log, []
+def fail_once(self, attempt):
+    calls.append(attempt)
+    if len(calls) == 1:
+        raise OSError(5, "Input/output error")
+    return finish(self, attempt)
+Runner.finish_log = fail_once
+"""
+    with patched(spool, program):
+        spool.enqueue(f"echo ran >> {tmp_path}/ran", id="job1")
+        completes(spool, "job1")
+    assert (tmp_path / "ran").read_text() == "ran\n"
+
+
+def test_a_log_whose_size_cannot_be_seen_stops_no_worker(spool: Spool) -> None:
+    """ESTALE: it was removed on another host."""
+    attempt = Attempt(Waiting(STAMP, 0, 0, "job1").claimed_by("w", 1), jobs.parse(b'{"command": "true"}'), 1, "x", -1)
+    LogSizes(spool, lambda *_: None).turn(1e9, [attempt], 1 << 20)
+
+
 def test_the_fence_reaches_what_has_left_its_jobs_process_group(spool: Spool, tmp_path: Path) -> None:
     """timeout(1) makes a group of its own, setsid(1) a session. It must not be looked for through the spool, which may
     be what hangs."""
@@ -80,6 +107,7 @@ def test_the_fence_reaches_what_has_left_its_jobs_process_group(spool: Spool, tm
         gone = os.pidfd_open(pid)
         os.rename(spool.root, spool.root + ".away")
         runner.kill_everything()
+        orphans.hunt(lease.worker)
         result = os.waitid(os.P_PIDFD, gone, os.WEXITED)  # orphans come to us
         assert result is not None
         assert result.si_status == signal.SIGKILL
@@ -111,17 +139,19 @@ class Unreadable(Fs):
 
     def __init__(self, part: str, error: int) -> None:
         super().__init__()
-        self._part, self._error = part, error
+        self.part, self._error = part, error
 
     def open(self, path: str, flags: int, *args: Any, **more: Any) -> int:
-        if self._part in path and flags & 3 == os.O_RDONLY and not flags & os.O_DIRECTORY:
+        if self.part in path and flags & 3 == os.O_RDONLY and not flags & os.O_DIRECTORY:
             raise OSError(self._error, os.strerror(self._error), path)
         return os.open(path, flags, *args, **more)
 
 
 @pytest.mark.parametrize("error", [errno.EACCES, errno.EIO])
 def test_a_claim_that_cannot_be_read_stops_neither_recovery_nor_workers(tmp_path: Path, error: int) -> None:
-    spool = Spool(tmp_path, durability="none", fs=Unreadable("processing/" + STAMP + ".p0.a1.bad", error))
+    """What is another user's is set aside; what a disk refuses may be there again."""
+    fs = Unreadable("processing/" + STAMP + ".p0.a1.bad", error)
+    spool = Spool(tmp_path, durability="none", fs=fs)
     lease = Lease(spool, ROLE_WORKER)
     for job_id in ("bad", "good"):
         claim = Waiting(STAMP, 0, 0, job_id).claimed_by(lease.worker, lease.next())
@@ -129,9 +159,17 @@ def test_a_claim_that_cannot_be_read_stops_neither_recovery_nor_workers(tmp_path
     die(lease)
     cut_abandoned(spool, Census(spool, 100.0), 1 << 20)
     said = recover(spool)
-    assert (state_of(spool, "good"), listing(spool, "processing")) == ("pending", [])
-    assert [name.endswith(".rejected") for name in listing(spool, "dead") if not name.endswith(".reason")] == [True]
-    assert any("bad is no job and was set aside" in line for line in said)
+    assert state_of(spool, "good") == "pending"
+    if error == errno.EACCES:
+        assert [name.endswith(".rejected") for name in listing(spool, "dead")] == [True, False]
+        assert any("bad is no job and was set aside" in line for line in said)
+    else:
+        assert state_of(spool, "bad") == "processing"
+        assert any("job bad cannot be recovered yet: Could not read the job: " in line for line in said)
+        fs.part = "nothing"
+        recover(spool)
+        assert state_of(spool, "bad") in ("pending", "failed")
+    assert listing(spool, "workers") == []
 
 
 class Hiding(Fs):
@@ -168,16 +206,34 @@ def test_a_worker_whose_lease_a_listing_hides_keeps_its_jobs(tmp_path: Path, oth
 
 
 def test_a_member_of_a_group_renews_a_listing_of_a_directory_that_another_has_made(tmp_path: Path) -> None:
+    """He may not give it a time in the past; he touches it after a look, and looks again when a tick has passed."""
+
     class NotMine(Fs):
         def utime(self, path: str, ns: tuple[int, int] | None = None) -> None:
             if ns is not None:
                 raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), path)
             os.utime(path)
 
+    Spool(tmp_path, durability="none")
     spool = Spool(tmp_path, durability="none", fs=NotMine())
-    os.utime(tmp_path / "pending", (1, 1))
-    spool.renew_listing("pending")
-    assert os.stat(tmp_path / "pending").st_mtime > 1e9
+    spool.__dict__["mount"] = NFS3
+    lookout = Lookout(spool, network=True, poll_interval=60.0, wall=time.time_ns, say=lambda *_: None)
+    lookout.watch()
+    try:
+        times = [os.stat(tmp_path / "pending").st_mtime_ns]
+        for _ in range(2):
+            lookout.scan(time.monotonic())
+            times.append(os.stat(tmp_path / "pending").st_mtime_ns)
+        assert times[1] == times[0], "it was listed just after a change: in doubt"
+        assert times[2] > times[1], "touched"
+        soon = lookout._scan_at
+        assert 0.1 < soon - time.monotonic() < 1
+        until(lambda: time.monotonic() > soon)
+        for _ in range(2):
+            lookout.scan(time.monotonic())
+        assert os.stat(tmp_path / "pending").st_mtime_ns == times[2], "and that was enough"
+    finally:
+        lookout.wakeup.stop()
 
 
 def test_on_nfs_the_death_of_a_host_has_nobody_ask_for_each_waiting_job(
@@ -221,7 +277,7 @@ def test_nobody_is_called_dead_before_the_time_by_which_he_fences_himself(spool:
         assert [info.alive for info in census.look(760.0)] == [False]
         lease.promise(86400.123)
         assert os.stat(spool.dir("workers") + f"{lease.worker}.json").st_size == size
-        assert census.look(800.0)[0].slots == 0
+        assert [(info.slots, info.stale_after) for info in census.look(800.0)] == [(0, 86400.123)]
 
 
 def test_the_clock_of_a_server_is_not_learned_from_an_answer_that_took_long(
@@ -245,6 +301,29 @@ def test_the_clock_is_asked_again_if_the_first_answer_took_long(
     assert abs(shared.clock() - time.time_ns()) < 5_000_000_000
 
 
+def test_a_changed_stale_after_is_said_in_the_lease_of_a_worker_that_runs(spool: Spool, other: Any) -> None:
+    with worker(spool):
+        def said() -> float:
+            (info,) = Census(spool, 120.0).look(0.0)
+            return info.stale_after
+
+        assert said() == 120.0
+        for value in (600.0, 60.0):
+            queuectl(spool, "config", "set", "stale-after", f"{value:g}")
+            until(lambda value=value: said() == value)  # type: ignore[misc]
+
+
+def test_the_fence_has_strays_hunted_once_while_it_kills_again_and_again(spool: Spool) -> None:
+    killed, hunted = threading.Semaphore(0), []
+    with Lease(spool, ROLE_WORKER) as lease:
+        heart = Heart(lease, 60.0, lambda: None)
+        heart.fence_after(0.05, killed.release, lambda: hunted.append(threading.current_thread().name))
+        heart.start()
+        assert all(killed.acquire(timeout=5) for _ in range(3))
+        heart.stop()
+    assert hunted == ["hunt"]
+
+
 # -- the last job ----------------------------------------------------------------------------------------------------
 
 
@@ -262,12 +341,12 @@ def test_a_worker_does_not_end_while_a_job_is_behind_the_fence_of_another(tmp_pa
     spool = Settling(tmp_path, durability="none")
     claim = Waiting(STAMP, 0, 0, "job1").claimed_by("elsewhere-1", 1)
     Path(spool.dir("processing") + claim.name).write_text("{}")
-    worker = Worker(spool, count=1, until_empty=True, flags={}, labels=(), say=print)
-    worker._lookout = Lookout(spool, network=False, poll_interval=1.0, wall=time.time_ns, say=lambda *_: None)
-    assert not worker._is_empty()
+    last = Worker(spool, count=1, until_empty=True, flags={}, labels=(), say=print)
+    last._lookout = Lookout(spool, network=False, poll_interval=1.0, wall=time.time_ns, say=lambda *_: None)
+    assert not last._is_empty()
     for name in listing(spool, ".tmp"):
         os.unlink(spool.dir(".tmp") + name)
-    assert worker._is_empty()
+    assert last._is_empty()
 
 
 def test_a_spare_that_was_made_although_it_was_refused_stops_nobody(tmp_path: Path) -> None:
