@@ -75,15 +75,16 @@ class Recovery:
         if crashed:
             set_doubles_aside(self._spool, self._say)
             reserve_again(self._spool)
+        waiting = set(stuck)  # their leases stay until all of their jobs are recovered
         for claim in abandoned:
             if claim.worker not in stuck and not self._recover(claim, now, leases.get(claim.worker)):
-                stuck.add(claim.worker)  # its lease stays until all of its jobs are recovered
+                waiting.add(claim.worker)
         unfinished = [claim for claim in spent if claim.worker not in living]
         self._finish_spent(unfinished)
         if crashed:  # what lay in .tmp/ may have come to stand beside what its job was before
             set_doubles_aside(self._spool, self._say, {claim.id for claim in (*abandoned, *unfinished)})
         self._sweep(living, others)
-        for owner in owners - stuck:
+        for owner in owners - waiting:
             if owner in leases:
                 self._spool.remove_worker_file(owner + SUFFIX)
                 if leases[owner].role == ROLE_WORKER:
