@@ -53,6 +53,7 @@ TROUBLE_PAUSE = 1.0  # seconds until what failed with the spool is tried again
 AHEAD = 0.02  # seconds of work that may be claimed ahead of the slots ...
 MOST_AHEAD = 8  # ... and no more jobs than that
 LINGER = 0.004  # seconds that outcomes of short jobs may wait to share their syncs
+MOST_SPREAD = 64  # names among which one is chosen by chance after lost races; each that is skipped takes time
 MOST_EVENTS = 64  # taken at once; the default allocates room for 1,023 at each call
 EARLIEST, LATEST = 1_735_689_600 * SECOND, 4_102_444_800 * SECOND  # a clock before 2025 or in 2100 is a wrong one
 # What others import when they need it must be there already when descriptors are short.
@@ -462,7 +463,8 @@ class Worker:
         wall = stamp(self._now())
         left = self._room()  # jobs that start meanwhile make room for others, but what has ended is to be settled first
         while left > 0:
-            entry = self._lookout.next_job(random.randrange(self._lookout.window.spread() + 2 * self._losses))
+            spread = min(self._lookout.window.spread() + 2 * self._losses, MOST_SPREAD)
+            entry = self._lookout.next_job(random.randrange(spread))
             if entry is None:
                 break
             if entry.not_before > wall:  # the clock was set back: a scan says what is due now
