@@ -29,9 +29,14 @@ def test_row_88_signals_that_mean_nothing_to_a_worker_change_nothing(spool: Spoo
 @pytest.mark.parametrize("where", ["/.tmp", "/processing", "/completed"])
 def test_row_89_a_signal_in_the_middle_of_a_sync_waits_for_its_end(tmp_path: Path, where: str) -> None:
     spool = Spool(tmp_path / "spool", durability="fsync")
-    gate = tmp_path / "gate"
+    gate, obeyed = tmp_path / "gate", tmp_path / "obeyed"
     slow = f"""
-real = os.fsync
+from queuectl.worker import Worker
+order, real = Worker._order_stop, os.fsync
+def note(self, **how):
+    order(self, **how)
+    open({str(obeyed)!r}, "w").close()
+Worker._order_stop = note
 def fsync(fd):
     if os.readlink(f"/proc/self/fd/{{fd}}").endswith("spool{where}"):
         gate({str(gate)!r})
@@ -42,6 +47,7 @@ os.fsync = fsync
         spool.enqueue("true", id="one")
         until((tmp_path / "gate.reached").exists, what=f"the sync of {where} hangs")
         os.kill(process.pid, signal.SIGTERM)
+        until(obeyed.exists, what="the signal is obeyed while the sync hangs")
         gate.touch()
         assert process.process.wait(15) == 0
     assert "Traceback" not in process.said
