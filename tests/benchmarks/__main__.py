@@ -162,9 +162,10 @@ def combine(sources: Sequence[Path], run: report.Run) -> report.Run:
 def write(given: argparse.Namespace, run: report.Run) -> int:
     """Write all that was asked for; the report to stdout too if a file can't be written, for it took long."""
     code = 0
+    picture = given.svg.name if given.svg and given.markdown and given.svg.parent == given.markdown.parent else ""
     outputs: list[tuple[Path | None, Callable[[Path], object]]] = [
         (given.json, lambda path: path.write_text(run.as_json(), encoding="utf-8")),
-        (given.markdown, lambda path: path.write_text(report.markdown(run), encoding="utf-8")),
+        (given.markdown, lambda path: path.write_text(report.markdown(run, picture), encoding="utf-8")),
         (given.svg, lambda path: plot.svg(run.rows, path)),
     ]
     for path, output in outputs:

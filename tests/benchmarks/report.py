@@ -124,8 +124,9 @@ def number(value: float | None) -> str:
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
-def markdown(run: Run) -> str:
-    parts = ["# Performance\n", _origin(run)]
+def markdown(run: Run, picture: str = "") -> str:
+    """The report. `picture` is the plot's file name, if there is one beside it."""
+    parts = ["# Performance\n", _origin(run), f"![The plot]({picture})\n" if picture else ""]
     for measure, (title, text) in TITLES.items():
         rows = [row for row in run.rows if row.measure == measure]
         if rows:
