@@ -16,6 +16,7 @@ import signal
 import time
 from collections.abc import Callable
 
+EXEC_LOOKS = 50  # a millisecond apart: an execve takes a tenth of one, unless the program must be read from a disk
 HUNT = 10.0  # seconds for which a killed process is waited for
 _PREFIX = b"QUEUECTL_"
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
@@ -29,14 +30,41 @@ def mark_of(pid: int) -> str:
 def _variables(pid: int) -> dict[str, str]:
     """What a process's environment says of its job."""
     try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            environ = file.read()
+        environ = _environ(pid)
     except OSError:
         return {}
     if _PREFIX not in environ:
         return {}
     pairs = [pair.decode("utf-8", "surrogateescape").partition("=") for pair in environ.split(b"\0")]
     return {name: value for name, _, value in pairs if name.startswith("QUEUECTL_")}
+
+
+def _environ(pid: int) -> bytes:
+    """A process's environment. While it executes another program (execve(2) has given it a new memory, and not yet put
+    the environment there) the kernel shows none, or a part of the old one: then it is read again. OSError."""
+    environ = b""
+    for _ in range(EXEC_LOOKS):
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            environ = file.read()
+        if (environ and len(environ) == _size_of_environ(pid)) or not _has_program(pid):
+            break
+        time.sleep(0.001)
+    return environ
+
+
+def _size_of_environ(pid: int) -> int:
+    """env_end - env_start, proc_pid_stat(5)."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
+    return int(fields[48]) - int(fields[47])
+
+
+def _has_program(pid: int) -> bool:
+    """False for a zombie and for the kernel's own threads, which have no environment."""
+    try:
+        return bool(os.readlink(f"/proc/{pid}/exe"))
+    except OSError:
+        return False
 
 
 def hunt(worker: str) -> None:

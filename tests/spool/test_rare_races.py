@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import stat
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -108,7 +109,7 @@ def test_the_fence_reaches_what_has_left_its_jobs_process_group(spool: Spool, tm
         os.rename(spool.root, spool.root + ".away")
         runner.kill_everything()
         orphans.hunt(lease.worker)
-        result = os.waitid(os.P_PIDFD, gone, os.WEXITED)  # orphans come to us
+        result = until(lambda: os.waitid(os.P_PIDFD, gone, os.WEXITED | os.WNOHANG))  # orphans come to us
         assert result is not None
         assert result.si_status == signal.SIGKILL
         os.rename(spool.root + ".away", spool.root)
@@ -311,6 +312,18 @@ def test_a_changed_stale_after_is_said_in_the_lease_of_a_worker_that_runs(spool:
         for value in (600.0, 60.0):
             queuectl(spool, "config", "set", "stale-after", f"{value:g}")
             until(lambda value=value: said() == value)  # type: ignore[misc]
+
+
+def test_a_process_is_known_for_its_jobs_while_it_executes_another_program(tmp_path: Path) -> None:
+    """In the middle of an execve the kernel shows no environment. Such a process outlived the hunt."""
+    (tmp_path / "again").write_text('exec /bin/sh "$0"\n')
+    environ = {"QUEUECTL_CLAIM": "job1@w.1", "FILL": "x" * 20_000}  # the more there is, the longer it takes
+    with subprocess.Popen(["/bin/sh", str(tmp_path / "again")], env=environ) as process:
+        try:
+            unknown = [n for n in range(1000) if orphans.mark_of(process.pid) != "job1@w.1"]
+        finally:
+            process.kill()
+    assert unknown == []
 
 
 def test_the_fence_has_strays_hunted_once_while_it_kills_again_and_again(spool: Spool) -> None:
