@@ -14,42 +14,55 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
-EXEC_LOOKS = 50  # a millisecond apart: an execve takes a tenth of one, unless the program must be read from a disk
+EXEC_LOOKS = 20  # a millisecond apart: an execve takes a tenth of one, unless the program must be read from a disk
 HUNT = 10.0  # seconds for which a killed process is waited for
 _PREFIX = b"QUEUECTL_"
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
 def mark_of(pid: int) -> str:
-    """The claim that a process carries, or "" if it carries none, is gone, or is another user's."""
-    return _variables(pid).get("QUEUECTL_CLAIM", "")
+    """The claim that a process carries, or "" if it carries none, is gone, or is another user's; or is just executing
+    another program: ask again."""
+    return _variables(_environ(pid)[0]).get("QUEUECTL_CLAIM", "")
 
 
-def _variables(pid: int) -> dict[str, str]:
-    """What a process's environment says of its job."""
+def _look(pids: Iterable[int]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Each process, and what its environment says of its job. Those that are just executing another program (execve(2)
+    has given them a new memory, and not yet put the environment there) are looked at again, together."""
+    unclear = list(pids)
+    for look in range(EXEC_LOOKS):
+        if look:
+            time.sleep(0.001)
+        again = []
+        for pid in unclear:
+            environ, whole = _environ(pid)
+            if whole or look == EXEC_LOOKS - 1:
+                yield pid, _variables(environ)
+            else:
+                again.append(pid)
+        unclear = again
+        if not unclear:
+            return
+
+
+def _processes() -> Iterator[int]:
+    return map(int, filter(str.isdigit, os.listdir("/proc")))
+
+
+def _environ(pid: int) -> tuple[bytes, bool]:
+    """A process's environment, and whether that is all of it: while it executes another program the kernel shows none,
+    or a part of the old one."""
     try:
-        environ = _environ(pid)
-    except OSError:
-        return {}
-    if _PREFIX not in environ:
-        return {}
-    pairs = [pair.decode("utf-8", "surrogateescape").partition("=") for pair in environ.split(b"\0")]
-    return {name: value for name, _, value in pairs if name.startswith("QUEUECTL_")}
-
-
-def _environ(pid: int) -> bytes:
-    """A process's environment. While it executes another program (execve(2) has given it a new memory, and not yet put
-    the environment there) the kernel shows none, or a part of the old one: then it is read again. OSError."""
-    environ = b""
-    for _ in range(EXEC_LOOKS):
         with open(f"/proc/{pid}/environ", "rb") as file:
             environ = file.read()
-        if (environ and len(environ) == _size_of_environ(pid)) or not _has_program(pid):
-            break
-        time.sleep(0.001)
-    return environ
+        if environ and len(environ) == _size_of_environ(pid):
+            return environ, True
+        os.readlink(f"/proc/{pid}/exe")
+    except OSError:  # another user's; gone; a zombie or a thread of the kernel, which have no program
+        return b"", True
+    return environ, False
 
 
 def _size_of_environ(pid: int) -> int:
@@ -59,12 +72,11 @@ def _size_of_environ(pid: int) -> int:
     return int(fields[48]) - int(fields[47])
 
 
-def _has_program(pid: int) -> bool:
-    """False for a zombie and for the kernel's own threads, which have no environment."""
-    try:
-        return bool(os.readlink(f"/proc/{pid}/exe"))
-    except OSError:
-        return False
+def _variables(environ: bytes) -> dict[str, str]:
+    if _PREFIX not in environ:
+        return {}
+    pairs = [pair.decode("utf-8", "surrogateescape").partition("=") for pair in environ.split(b"\0")]
+    return {name: value for name, _, value in pairs if name.startswith("QUEUECTL_")}
 
 
 def hunt(worker: str) -> None:
@@ -72,7 +84,7 @@ def hunt(worker: str) -> None:
     timeout(1)). It touches no spool; but to read /proc of a process that is mapping a file of a dead server may block.
     """
     mark = f"@{worker}."
-    kill_all(lambda: {pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if mark in mark_of(pid)}, HUNT)
+    kill_all(lambda: {pid for pid, said in _look(_processes()) if mark in said.get("QUEUECTL_CLAIM", "")}, HUNT)
 
 
 def find(wanted: Callable[[str], bool], spool: str, logs: frozenset[str] = frozenset()) -> set[int]:
@@ -84,10 +96,7 @@ def find(wanted: Callable[[str], bool], spool: str, logs: frozenset[str] = froze
     """
     found = set()
     directory = os.path.join(os.path.realpath(spool), "logs", "")  # as /proc gives it
-    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
-        if pid == os.getpid():
-            continue
-        said = _variables(pid)
+    for pid, said in _look(pid for pid in _processes() if pid != os.getpid()):
         mark, home = said.get("QUEUECTL_CLAIM", ""), said.get("QUEUECTL_SPOOL", spool)
         if mark:
             if wanted(mark) and _is_home(home, spool):
