@@ -132,6 +132,21 @@ def test_a_requeued_job_does_not_meet_the_request_that_ended_it(spool: Spool) ->
     assert listing(spool, "workers") == []
 
 
+def test_a_request_that_another_worker_has_obeyed_buries_no_later_job(spool: Spool) -> None:
+    """A worker that saw the request at its last census has not seen that it is gone."""
+    program = """
+from queuectl.lookout import Lookout
+take = Lookout._take_census
+def remember(self, *arguments):
+    take(self, *arguments)
+    self.cancelled.add("job1")
+Lookout._take_census = remember
+"""
+    with patched(spool, program):
+        spool.enqueue("true", id="job1")
+        completes(spool, "job1")
+
+
 # -- recovery --------------------------------------------------------------------------------------------------------
 
 
@@ -166,6 +181,7 @@ def test_a_claim_that_cannot_be_read_stops_neither_recovery_nor_workers(tmp_path
         assert any("bad is no job and was set aside" in line for line in said)
     else:
         assert state_of(spool, "bad") == "processing"
+        assert listing(spool, "workers") == [f"{lease.worker}.json"], "it says on which host its processes are"
         assert any("job bad cannot be recovered yet: Could not read the job: " in line for line in said)
         fs.part = "nothing"
         recover(spool)
@@ -390,6 +406,11 @@ def test_an_id_that_is_freed_while_it_is_asked_for_is_not_called_taken(tmp_path:
 
     spool = Spool(tmp_path, durability="none", fs=Freed())
     assert spool.enqueue("true", id="x") == "x"
+
+
+def test_an_id_that_was_freed_before_the_lock_was_had_is_not_judged_any_more(spool: Spool) -> None:
+    """Whoever freed it may be about to reserve it: its reservation was removed, and the id accepted twice."""
+    assert spool._free_id("x", lambda: pytest.fail("it is gone"))
 
 
 def test_a_pruned_job_does_not_take_the_reservation_of_the_next_one_with_it(tmp_path: Path, other: Any) -> None:
