@@ -22,9 +22,8 @@ def initialise(root: str, *, group: int | None = None, fs: Any = os) -> None:
     """Make a spool, or complete one. `group` is the id of a group whose members share it (2770). SpoolError.
 
     A directory that becomes a spool is 0700 (2770 for a group) whatever the umask is, and so are the parents that it
-    needs; a spool that is there keeps its modes unless `group` is given (or one of a group's directories
-    is closed to it). A directory that holds something else is left
-    alone.
+    needs; a spool that is there keeps its modes unless `group` is given (or one of a group's directories is closed to
+    it). A directory that holds something else is left alone.
     """
     try:
         made = not os.path.isdir(root)

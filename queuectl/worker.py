@@ -361,9 +361,11 @@ class Worker:
         except ConfigError as error:
             self._talk.problem("settings", f"{error} The last good settings stay in force.")
             return
-        self._talk.problem("settings", "")
         longer = fresh.stale_after - self._config.stale_after if self._network else 0.0
-        if fresh != self._config and (longer <= 0 or self._promise(fresh.stale_after)):
+        if longer > 0 and not self._promise(fresh.stale_after):
+            return
+        self._talk.problem("settings", "")
+        if fresh != self._config:
             self._config = fresh
             self._spool.set_durability(fresh.durability)
             self._census.stale_after = fresh.stale_after

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from queuectl.cli.door import Given, Misuse, open_spool, seconds, usage_of, whole
 from queuectl.core import job as jobs
-from queuectl.errors import OK, BadJob, SpoolError, UsageError
+from queuectl.errors import OK, BadJob, SpoolError, UsageError, cut
 
 if TYPE_CHECKING:
     from queuectl.spool import Spool
@@ -238,7 +238,7 @@ def _doubt(job: jobs.Job) -> None:
 
         for name in strange:
             for meant in get_close_matches(name.lower(), jobs.KNOWN, 1, 0.75):
-                say(f"{name!a} means nothing to queuectl, and is kept with the job. Did you mean {meant}?")
+                say(f"{cut(name)} means nothing to queuectl, and is kept with the job. Did you mean {meant}?")
 
 
 def _plain(words: list[str]) -> str:

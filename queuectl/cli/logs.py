@@ -34,12 +34,12 @@ Shows what a job has printed, in its last attempt or the running one. Of very
 much, the beginning and the newest are kept (setting max-log).
 
 Options:
-  --attempt=N  of this attempt; they count from 1
+  --attempt=N   of this attempt; they count from 1
   -f, --follow  go on until the attempt has ended; Ctrl-C stops looking
-  --raw        only what was printed, byte by byte
-  --json       print a JSON object, with the output as text
-  --spool=DIR  the spool's directory
-  -h, --help   show this text
+  --raw         only what was printed, byte by byte
+  --json        print a JSON object, with the output as text
+  --spool=DIR   the spool's directory
+  -h, --help    show this text
 
 On a terminal what could control it is shown escaped, unless --raw is given.
 

@@ -135,7 +135,7 @@ def _read(given: Given) -> Listing:
 
 
 def limit_of(given: Given) -> int:
-    """How many jobs to show: a screenful for a person; all for a program, which would not miss any."""
+    """How many jobs to show: a screenful for a person; all for a program, which reads no "more"."""
     limit = whole(given, "--limit")
     return (0 if given["--json"] else SCREENFUL) if limit is None else limit
 
