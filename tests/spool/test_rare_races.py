@@ -330,6 +330,30 @@ def test_a_changed_stale_after_is_said_in_the_lease_of_a_worker_that_runs(spool:
             until(lambda value=value: said() == value)  # type: ignore[misc]
 
 
+def test_a_worker_that_is_cut_off_while_it_hangs_has_no_process_left(
+    spool: Spool, other: Any, tmp_path: Path
+) -> None:
+    """The server is away: no beat succeeds, and the worker's own loop stands in a call. Others will run the job."""
+    program = f"""
+from queuectl.lease import Lease
+from queuectl.lookout import Lookout
+def away(self):
+    raise OSError(5, "the server is away")
+hints = Lookout.take_hints
+def hang(self, now):
+    if os.path.exists({str(tmp_path / "pid")!r}):
+        gate({str(tmp_path / "gate")!r})
+    return hints(self, now)
+Lease.renew, Lookout.take_hints = away, hang
+"""
+    runs = f"echo $$ > {tmp_path}/draft; mv {tmp_path}/draft {tmp_path}/pid; exec sleep 600"
+    spool.enqueue(f"setsid sh -c '{runs}' & wait")
+    with patched(spool, program, "--heartbeat", "1", "--stale-after", "6"):
+        until((tmp_path / "gate.reached").exists, what="the worker hangs")
+        pid = int((tmp_path / "pid").read_text())
+        until(lambda: orphans.is_zombie(pid), 20, "what has left the job's group is killed")
+
+
 def test_a_process_is_known_for_its_jobs_while_it_executes_another_program(tmp_path: Path) -> None:
     """In the middle of an execve the kernel shows no environment. Such a process outlived the hunt."""
     (tmp_path / "again").write_text('exec /bin/sh "$0"\n')
