@@ -8,6 +8,8 @@ tries things out beside them, in .doctor/ alone.
 
 When things go wrong: a rename that says ENOENT is looked into before it is believed (R3); a directory that somebody
 removed is made again if the spool is still itself (`mend_tree`); a failed write leaves nothing behind.
+
+It is long because each call stands once, with all that may come of it.
 """
 
 from __future__ import annotations

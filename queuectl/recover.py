@@ -4,8 +4,11 @@ Anyone with a lease may recover, and any number may at once: each step is a rena
 table in docs/internals.md has a row for each crash point. Never judges who is dead (lease.py does), and never takes a
 settled record from under somebody: it is copied.
 
-When things go wrong: a process that won't die keeps its job where it is, with a warning, until the next look. A
-SpoolError leaves all as it was; recovery is repeated in any case.
+When things go wrong: a process that won't die keeps its job where it is, with a warning, until the next look; so does a
+file that cannot be read, and the others go on. Another user's file is set aside. Any other SpoolError leaves all as it
+was; recovery is repeated in any case.
+
+It is long because all that a crash may leave should be found in one place: lost attempts, spent claims, doubles.
 """
 
 from __future__ import annotations

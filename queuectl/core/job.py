@@ -3,6 +3,8 @@
 Owns which members a job may have, what their values may be, and the older spellings that are taken on input. Members
 it does not know are kept as they are. Whatever is wrong raises BadJob with the member's name and what is expected,
 and nothing else: any bytes either parse or are refused so. Never touches a file, a clock or the environment.
+
+It is long because it is a list: a function for each member, and none needs the next.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rare interleavings that broke a promise once: each is brought about by hand."""
+"""Rare interleavings that broke a promise once: each is brought about by hand. It is long because it is a collection."""
 
 from __future__ import annotations
 
