@@ -1,4 +1,6 @@
-"""Rare interleavings that broke a promise once: each is brought about by hand. It is long because it is a collection."""
+"""Rare interleavings that broke a promise once: each is brought about by hand.
+
+It is long because it is a collection."""
 
 from __future__ import annotations
 
