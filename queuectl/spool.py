@@ -19,7 +19,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from queuectl.core import job as jobs
@@ -167,30 +169,35 @@ class Spool(Disk):
             name = Waiting(stamp(job.run_at or moment), job.priority, 0, job_id, job.needs)
             planned.append((name, jobs.submission(job, job_id, moment), job.id is not None))
         drafts: list[tuple[str, Waiting]] = []
-        reserved: list[str] = []
+        reserved: dict[str, str] = {}  # by id: the draft it is for
+        until = time.monotonic() + ABANDONED_ID / 2
         try:
             for name, data, chosen in planned:
                 draft = self._write_draft(data)
                 drafts.append((draft, name))
                 if chosen:
                     self._reserve(name.id, os.path.basename(draft))
-                    reserved.append(name.id)
+                    reserved[name.id] = draft
             self._sync_files([draft for draft, _ in drafts])
             if reserved:
                 self.sync(IDS)  # or a power cut would free the id of an accepted job
             pending = self._in[PENDING]
             for draft, name in drafts:
+                if reserved and time.monotonic() >= until:  # they were many, or this process was stopped
+                    until = time.monotonic() + ABANDONED_ID / 2
+                    self._confirm(reserved)
                 # A worker may have claimed it already, if the reply to the rename was lost: then it is accepted.
                 if not self._move(draft, pending + name.name) and self.find(name.id) is None:
                     raise SpoolError(f"Could not accept the job: {draft} disappeared. Is the spool being removed?",
                                      path=draft, errno=errno.ENOENT)
-                reserved = [job_id for job_id in reserved if job_id != name.id]
+                reserved.pop(name.id, None)
             self.sync(PENDING)
         except BaseException:
             # An id stays reserved if its draft has gone: the rename was done, though it was reported as failed.
-            kept = {name.id for draft, name in drafts if not self._remove(draft)}
-            for job_id in set(reserved) - kept:
-                self._remove(self._in[IDS] + job_id)
+            gone = {draft for draft, _ in drafts if not self._remove(draft)}
+            for job_id, draft in reserved.items():
+                if draft not in gone and self._owner_of(job_id) == os.path.basename(draft):
+                    self._remove(self._in[IDS] + job_id)
             raise
         return [name.id for _, name in drafts]
 
@@ -220,6 +227,22 @@ class Spool(Disk):
             self._remove(path)
             raise IdTaken(job_id)
 
+    def _confirm(self, reserved: Mapping[str, str]) -> None:
+        """Make drafts young again, so that nobody takes the ids that are reserved for them for abandoned. `reserved`
+        says by id which draft it is for. SpoolError if somebody has done so already."""
+        with self._ids_locked():  # nobody is between finding that an id is free and freeing it
+            for job_id, draft in reserved.items():
+                try:
+                    self._fs.utime(draft)
+                except OSError as error:
+                    raise SpoolError.of(error, "accept the job", draft) from None
+                if self._owner_of(job_id) != os.path.basename(draft):
+                    raise SpoolError(
+                        f"Could not accept the job: its id {job_id!r} was given to another one, because this took more"
+                        f" than {ABANDONED_ID:g} s. What was accepted before it stays.",
+                        path=draft, errno=errno.EEXIST,
+                    )  # fmt: skip
+
     def _owner_of(self, job_id: str) -> str:
         try:
             return str(self._fs.readlink(self._in[IDS] + job_id))
@@ -236,14 +259,20 @@ class Spool(Disk):
     def _free_id(self, job_id: str, free: Callable[[], bool]) -> bool:
         """Remove a reservation if it is `free`. Two who find so must not both remove it: the second would remove the
         first one's new reservation. Rare, so a lock will do (R10)."""
+        with self._ids_locked():
+            reserved = self._in[IDS] + job_id
+            return not self._is_there(reserved) or (free() and self._remove(reserved))
+
+    @contextmanager
+    def _ids_locked(self) -> Iterator[None]:
+        """Nobody else frees an id meanwhile. SpoolError."""
         from filelock import FileLock
 
         path = os.path.join(self.root, ".ids.lock")
         try:
             with FileLock(path, timeout=30, mode=self._mode, fallback_to_soft=False):
                 self._look_again(self._in[IDS])  # what a cache says of an id is too old to act on
-                reserved = self._in[IDS] + job_id
-                return not self._is_there(reserved) or (free() and self._remove(reserved))
+                yield
         except OSError as error:
             raise SpoolError.of(error, "lock the ids", path) from None
 

@@ -163,7 +163,11 @@ def stop(given: Given) -> int:
         say("No worker is running.")
     request_stop(spool, wanted, given["--now"])
     if not given["--no-wait"]:
-        _await_end(spool, set(wanted))
+        try:
+            _await_end(spool, set(wanted))
+        except KeyboardInterrupt:
+            say("They have been told to stop, and will. `queuectl worker list` shows who still runs.")
+            raise
     if given["--json"]:
         print(to_json(wanted))
     else:

@@ -253,6 +253,22 @@ def test_ctrl_c_says_what_the_worker_waits_for_also_when_it_is_told_to_say_littl
     assert (process.returncode, state_of(queue.spool, "long")) == (0, "pending")
 
 
+def test_ctrl_c_while_workers_stop_says_that_they_still_will(queue: Queuectl) -> None:
+    worker = queue.start("worker", "start")
+    queue.spool.enqueue(f"touch {queue.home}/runs; exec sleep 600", id="long")
+    until((queue.home / "runs").exists, LIMIT)
+    stopper = queue.start("worker", "stop")
+    assert stopper.stderr is not None
+    until(lambda: "Waiting for worker" in stopper.stderr.readline(), LIMIT)  # type: ignore[union-attr]
+    stopper.send_signal(signal.SIGINT)
+    out, err = stopper.communicate(timeout=LIMIT)
+    assert (stopper.returncode, out) == (130, "")
+    assert err == "queuectl: They have been told to stop, and will. `queuectl worker list` shows who still runs.\n"
+    queue.ok("cancel", "long")
+    worker.communicate(timeout=LIMIT)
+    assert worker.returncode == 0
+
+
 def test_a_cancelled_jobs_id_is_free_for_a_job_that_runs(queue: Queuectl) -> None:
     """The worker had seen the request, and buried whatever came under that id for up to 30 s."""
     process = queue.start("worker", "start")

@@ -19,6 +19,7 @@ import pytest
 
 from queuectl import orphans
 from queuectl import recover as recovering
+from queuectl import spool as spools
 from queuectl.core import job as jobs
 from queuectl.core.names import Record, Waiting
 from queuectl.errors import SpoolError
@@ -34,7 +35,7 @@ from queuectl.worker import Worker
 from tests.faults.patched import completes, patched
 from tests.spool.faults import Fs, LyingFs
 from tests.spool.test_network import NFS3
-from tests.support import die, listing, mode, queuectl, recover, run_once, state_of, until, worker
+from tests.support import age, body_of, die, listing, mode, queuectl, recover, run_once, state_of, until, worker
 
 STAMP = "20200101T000000.000000Z"
 
@@ -469,6 +470,62 @@ def test_a_pruned_job_does_not_take_the_reservation_of_the_next_one_with_it(tmp_
     (entry,) = spool.entries(["completed"])
     assert spool.remove_job(entry)
     assert os.readlink(tmp_path / ".ids" / "x") == "theirs.1=draft"
+
+
+class Pausing(Fs):
+    """A process that is stopped when its ids are reserved, before the first of its jobs is in pending/."""
+
+    def __init__(self, meanwhile: Any) -> None:
+        super().__init__()
+        self.meanwhile = meanwhile
+
+    def symlink(self, source: str, target: str) -> None:
+        os.symlink(source, target)
+        if target.endswith("/b"):
+            self.meanwhile()
+
+
+def test_an_id_that_was_taken_for_abandoned_by_another_is_not_used_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An enqueuer is stopped for longer than an unused id is kept for it (Ctrl-Z; a long batch on a slow network)."""
+    theirs = Spool(tmp_path, durability="none")
+
+    def another_takes_it() -> None:
+        age(theirs)
+        assert theirs.enqueue("echo theirs", id="b") == "b"
+
+    ours = Spool(tmp_path, durability="none", fs=Pausing(another_takes_it))
+    monkeypatch.setattr(spools, "ABANDONED_ID", 0.0)
+    with pytest.raises(SpoolError, match="its id 'b' was given to another one"):
+        ours.enqueue_many([{"command": "true", "id": "a"}, {"command": "true", "id": "b"}])
+    assert [entry.id for entry in theirs.entries()] == ["b"]
+    assert body_of(theirs, "b")["command"] == "echo theirs"
+    assert listing(theirs, ".ids") == ["b"], "and its reservation stays"
+
+
+def test_a_long_batch_keeps_its_ids_from_being_taken_for_abandoned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed: list[int] = []
+
+    class Watched(Pausing):
+        def before(self, name: str, args: tuple[Any, ...]) -> None:
+            if name == "rename" and "/pending/" in args[1]:
+                changed.append(os.lstat(args[0]).st_ctime_ns)
+
+    begun = tmp_path / "begun"
+
+    def a_tick_passes() -> None:
+        begun.touch()
+        tick = tmp_path / "tick"
+        until(lambda: tick.touch() or tick.stat().st_ctime_ns > begun.stat().st_ctime_ns)
+
+    spool = Spool(tmp_path / "spool", durability="none", fs=Watched(a_tick_passes))
+    monkeypatch.setattr(spools, "ABANDONED_ID", 0.0)
+    spool.enqueue_many([{"command": "true", "id": "a"}, {"command": "true", "id": "b"}])
+    assert len(changed) == 2
+    assert min(changed) > begun.stat().st_ctime_ns, "its drafts were touched again"
 
 
 # -- a group's spool -------------------------------------------------------------------------------------------------

@@ -1,4 +1,6 @@
-"""Recovery: what a dead worker left is brought to its end, once, and what nobody needs is swept."""
+"""Recovery: what a dead worker left is brought to its end, once, and what nobody needs is swept.
+
+It is long because it has a test for each state that a dead worker may leave."""
 
 from __future__ import annotations
 
