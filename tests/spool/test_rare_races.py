@@ -405,6 +405,23 @@ def test_a_worker_does_not_end_while_a_job_is_behind_the_fence_of_another(tmp_pa
     assert last._is_empty()
 
 
+def test_a_claim_that_is_no_job_and_is_recovered_by_another_is_not_said_to_be_set_aside(tmp_path: Path) -> None:
+    mine, theirs = (Waiting(STAMP, 0, 0, "job1").claimed_by(worker_id, 1) for worker_id in ("here-1", "there-1"))
+
+    class Recovered(Fs):
+        def before(self, name: str, args: tuple[Any, ...]) -> None:
+            if name == "rename" and args[1].endswith(".rejected"):
+                os.rename(args[0], f"{tmp_path}/processing/{theirs.name}")
+
+    spool = Spool(tmp_path, durability="none", fs=Recovered())
+    Path(spool.dir("processing") + mine.name).write_text("no job")
+    said: list[str] = []
+    last = Worker(spool, count=1, until_empty=True, flags={}, labels=(), say=said.append)
+    assert last._open(mine) is None
+    assert said == []
+    assert (listing(spool, "processing"), listing(spool, "dead")) == ([theirs.name], [])
+
+
 def test_a_spare_that_was_made_although_it_was_refused_stops_nobody(tmp_path: Path) -> None:
     """Row 26."""
     fs = LyingFs()
