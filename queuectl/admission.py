@@ -56,8 +56,10 @@ class Admission:
     def notice(self, name: str, now: float, *, closed: bool = False, in_place: bool = False) -> None:
         """A foreign name was seen in pending/. `in_place`: it was just created or written there; `closed`: its writer
         has just closed it."""
-        if name in self._left_alone and not closed:
-            return
+        if name in self._left_alone:
+            if not closed and self._spool.is_directory(name):
+                return
+            self._left_alone.discard(name)
         newcomer = self._newcomers.get(name)
         if newcomer is None:
             if len(self._newcomers) >= MOST:

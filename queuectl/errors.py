@@ -93,6 +93,14 @@ class SpoolError(QueuectlError):
         return cls(f"Could not {doing}: {path}: {why}. {remedy}", path=path, errno=error.errno or 0)
 
 
+def few_threads() -> SpoolError:
+    """The SpoolError for a thread that cannot be started, of which Python says no more than RuntimeError."""
+    import errno
+
+    return SpoolError("Could not start a thread: this user may have no more processes. Raise `ulimit -u`.",
+                      errno=errno.EAGAIN)  # fmt: skip
+
+
 class ConfigError(QueuectlError):
     """A setting, or config.toml as a whole, cannot be used."""
 

@@ -18,7 +18,7 @@ from queuectl.core.backoff import Policy
 from queuectl.core.names import SUFFIX, UNFINISHED, is_ignored
 from queuectl.core.states import DEAD, FAILED, PENDING, PROCESSING, STATES, TERMINAL
 from queuectl.disk import IDS, LOGS, TMP
-from queuectl.errors import BadJob
+from queuectl.errors import BadJob, SpoolError
 from queuectl.lease import ROLE_CLI, Census, Lease
 from queuectl.recover import Recovery, doubles, set_doubles_aside
 from queuectl.spool import DRAFT_AGE, REJECTED, Spool, entry_of
@@ -110,6 +110,11 @@ def _contents(spool: Spool, _: float) -> Iterator[Finding]:
             reason = "" if job is None or job.id in (None, entry.id) else f"its content says that it is job {job.id}"
         except BadJob as error:
             reason = str(error)
+        except SpoolError as error:
+            if not error.is_of_one_file:
+                raise
+            yield Finding("content", spool.path_of(entry), str(error), "")
+            continue
         if reason:
             yield Finding(
                 "content", spool.path_of(entry), reason, "set it aside in dead/ as .rejected",
@@ -142,8 +147,10 @@ def _has_its_file(spool: Spool, name: str) -> bool:
 
 
 def _ids(spool: Spool, _: float) -> Iterator[Finding]:
-    for job_id in spool.names(IDS):
-        if spool.is_abandoned(job_id):
+    names = spool.names(IDS)
+    there = spool.find_all(names)
+    for job_id in names:
+        if job_id not in there and spool.is_abandoned(job_id):
             yield Finding("id", spool.dir(IDS) + job_id, "reserved, but there is no job of that id", "free it",
                           lambda job_id=job_id: spool.free_abandoned(job_id))  # type: ignore[misc]
 
@@ -151,9 +158,11 @@ def _ids(spool: Spool, _: float) -> Iterator[Finding]:
 def _logs(spool: Spool, stale_after: float) -> Iterator[Finding]:
     names = spool.names(LOGS)
     known = {entry.id for entry in spool.entries(STATES)}
-    for name in names:
-        job_id, _, _ = name.removesuffix(".log").rpartition(".")
-        if not job_id or job_id in known or spool.find(job_id) is not None:
+    unknown = {name: job_id for name in names
+               if (job_id := name.removesuffix(".log").rpartition(".")[0]) and job_id not in known}  # fmt: skip
+    there = spool.find_all(unknown.values())
+    for name, job_id in unknown.items():
+        if job_id in there:
             continue
         empty = spool.log_size(name) == 0
         yield Finding(

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from queuectl.errors import SpoolError
+from queuectl.errors import SpoolError, few_threads
 from queuectl.lease import Lease
 
 
@@ -33,6 +33,7 @@ class Heart:
         self._lease = lease
         self._wake = wake
         self._last = clock()
+        self._beating: threading.Thread | None = None
         self._stirred = threading.Condition()
         self._ended = False
         self._limit: float | None = None
@@ -60,18 +61,23 @@ class Heart:
         return self.lost or (self._limit is not None and clock() - self._last >= self._limit)
 
     def start(self) -> None:
-        """Begin to beat, in a thread."""
-        self._beating = threading.Thread(target=self._beat, name="heart", daemon=True)
-        self._beating.start()
-        if self._limit is not None:
-            threading.Thread(target=self._guard, name="fence", daemon=True).start()
+        """Begin to beat, in a thread. SpoolError if there can be none."""
+        beating = threading.Thread(target=self._beat, name="heart", daemon=True)
+        try:
+            beating.start()
+            self._beating = beating
+            if self._limit is not None:
+                threading.Thread(target=self._guard, name="fence", daemon=True).start()
+        except RuntimeError:
+            raise few_threads() from None
 
     def stop(self) -> None:
         """Beat no more; the lease may be given up then."""
         with self._stirred:
             self._ended = True
             self._stirred.notify_all()
-        self._beating.join(1.0)  # not for ever: it may hang in a call to a dead server
+        if self._beating is not None:
+            self._beating.join(1.0)  # not for ever: it may hang in a call to a dead server
 
     def _beat(self) -> None:
         while self._pause(lambda: self._interval):
@@ -95,8 +101,11 @@ class Heart:
                 self.lost = True
                 self._fence()
                 if not hunted:
-                    threading.Thread(target=self._hunt, name="hunt", daemon=True).start()
-                    hunted = True
+                    try:
+                        threading.Thread(target=self._hunt, name="hunt", daemon=True).start()
+                        hunted = True
+                    except RuntimeError:  # this user may have no more threads now; in a moment perhaps
+                        pass
                 self._wake()
 
     def _until_fence(self) -> float:

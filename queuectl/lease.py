@@ -216,9 +216,9 @@ class Census:
                 alive = True
             elif mine:
                 alive = _is_locked(fd)
-            elif not self._network:
+            elif not self._network and not _is_elsewhere(about.get("host")):
                 alive = False  # a local file system, and that kernel is gone: the machine was booted since
-            else:
+            else:  # another host; on a file server, too, where what its clients see is a local file system
                 alive = self._beats(worker, modified, now, promised)
         except OSError as error:
             if error.errno == errno.ESTALE:
@@ -265,6 +265,11 @@ def setting(spool: Spool, key: str) -> float:
     except ConfigError:
         value = config.BY_KEY[key].default
     return float(value)
+
+
+def _is_elsewhere(named: object) -> bool:
+    """Whether a lease names another host than this one."""
+    return isinstance(named, str) and named != host()
 
 
 def _is_locked(fd: int) -> bool:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 EXEC_LOOKS = 20  # a millisecond apart: an execve takes a tenth of one, unless the program must be read from a disk
+ROUNDS = 10  # of listing /proc: each costs a millisecond, and somebody is always new on a busy host
 HUNT = 10.0  # seconds for which a killed process is waited for
 _PREFIX = b"QUEUECTL_"
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
@@ -47,8 +48,16 @@ def _look(pids: Iterable[int]) -> Iterator[tuple[int, dict[str, str]]]:
             return
 
 
-def _processes() -> Iterator[int]:
-    return map(int, filter(str.isdigit, os.listdir("/proc")))
+def _processes() -> Iterator[tuple[int, dict[str, str]]]:
+    """All processes, and what their environments say of their jobs. One that has ended between the listing and the look
+    may have left a child that was in no listing yet: so it lists again until nobody is new, or ROUNDS times."""
+    seen = {os.getpid()}
+    for _ in range(ROUNDS):
+        new = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if pid not in seen]
+        if not new:
+            return
+        seen.update(new)
+        yield from _look(new)
 
 
 def _environ(pid: int) -> tuple[bytes, bool]:
@@ -84,7 +93,7 @@ def hunt(worker: str) -> None:
     timeout(1)). It touches no spool; but to read /proc of a process that is mapping a file of a dead server may block.
     """
     mark = f"@{worker}."
-    kill_all(lambda: {pid for pid, said in _look(_processes()) if mark in said.get("QUEUECTL_CLAIM", "")}, HUNT)
+    kill_all(lambda: {pid for pid, said in _processes() if mark in said.get("QUEUECTL_CLAIM", "")}, HUNT)
 
 
 def find(wanted: Callable[[str], bool], spool: str, logs: frozenset[str] = frozenset()) -> set[int]:
@@ -96,12 +105,12 @@ def find(wanted: Callable[[str], bool], spool: str, logs: frozenset[str] = froze
     """
     found = set()
     directory = os.path.join(os.path.realpath(spool), "logs", "")  # as /proc gives it
-    for pid, said in _look(pid for pid in _processes() if pid != os.getpid()):
+    for pid, said in _processes():
         mark, home = said.get("QUEUECTL_CLAIM", ""), said.get("QUEUECTL_SPOOL", spool)
         if mark:
             if wanted(mark) and _is_home(home, spool):
                 found.add(pid)
-        elif logs and _output(pid, directory) in logs:
+        elif logs and output_of(pid, directory) in logs:
             found.add(pid)
     return found
 
@@ -113,7 +122,9 @@ def _is_home(home: str, spool: str) -> bool:
         return not os.path.isdir(home)
 
 
-def _output(pid: int, directory: str) -> str:
+def output_of(pid: int, directory: str) -> str:
+    """The name of the file in `directory`, a real path with a slash at its end, that a process writes its output to; or
+    ""."""
     for fd in ("1", "2"):
         try:
             path = os.readlink(f"/proc/{pid}/fd/{fd}")
@@ -138,15 +149,18 @@ def kill_all(look: Callable[[], set[int]], limit: float) -> set[int]:
     return set()
 
 
-def kill(pid: int) -> None:
-    """SIGKILL for a process, and for its group unless that is our own."""
+def kill(pid: int) -> bool:
+    """SIGKILL for a process, and for its group unless that is our own. False if we may not: it is another user's."""
     try:
         group = os.getpgid(pid)
         if group != os.getpgrp():
             os.killpg(group, signal.SIGKILL)
         os.kill(pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
+    except ProcessLookupError:
         pass
+    except PermissionError:
+        return False
+    return True
 
 
 def await_end(pid: int, deadline: float) -> None:

@@ -16,6 +16,7 @@ import os
 import signal
 import time
 from array import array
+from collections.abc import Callable
 from fcntl import ioctl
 from termios import FIONREAD
 
@@ -23,11 +24,14 @@ from queuectl import orphans
 from queuectl.core.backoff import EXITED, LOST, SIGNALLED, TIMED_OUT, UNSTARTABLE, Outcome
 from queuectl.core.job import Job
 from queuectl.core.names import Claim
+from queuectl.disk import LOGS
 from queuectl.spool import Spool
 
+Say = Callable[[str, str], None]  # level, text
+
 TERM_GRACE = 5.0  # seconds between SIGTERM and SIGKILL
-# What Python ignores, and exec would pass on.
-_DEFAULT_SIGNALS = [signal.SIGPIPE, signal.SIGXFSZ]
+# What Python ignores, or nohup(1) and a shell's background have had ignored, and exec would pass on.
+_DEFAULT_SIGNALS = [signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT]
 _BUSY = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 
@@ -77,9 +81,12 @@ class Attempt:
 class Runner:
     """Starts and ends attempts. `now` arguments are seconds, monotonic."""
 
-    def __init__(self, spool: Spool, environ: dict[str, str]) -> None:
+    def __init__(self, spool: Spool, environ: dict[str, str], say: Say = lambda *_: None) -> None:
         self._spool = spool
-        self._environ = environ
+        self._say = say
+        # As bytes: a job's text is UTF-8, whatever encoding this process's locale has.
+        self._environ = {os.fsencode(name): os.fsencode(value) for name, value in environ.items()}
+        self._logs = os.path.join(os.path.realpath(spool.root), LOGS, "")  # as /proc gives it
         self._home, self.is_at_home = _open_home()
         self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._spare_logs: list[tuple[str, int]] = []
@@ -87,6 +94,8 @@ class Runner:
         self._children = orphans.Children()
         self.running: dict[int, Attempt] = {}  # by pidfd
         self._strays: dict[int, set[str]] = {}  # process id -> the claims it may belong to
+        self._beyond: set[int] = set()  # strays that we may not kill: another user's
+        self.has_strays = False  # whether some are being killed; ask `settled_down` again soon
 
     def start(self, claim: Claim, job: Job, default_timeout: float | None) -> Attempt:
         """Start a claimed job. If it could not be started, the attempt has its `outcome` already. Raises Busy;
@@ -94,11 +103,12 @@ class Runner:
         number = job.attempt
         log = f"{claim.id}.{number}.log"
         attempt = Attempt(claim, job, number, log, self._open_log(log))
-        env = self._environ | job.env  # but by these its processes are found again (R8)
-        env["QUEUECTL_SPOOL"] = self._spool.root
-        env["QUEUECTL_JOB_ID"] = claim.id
-        env["QUEUECTL_ATTEMPT"] = str(number)
-        env["QUEUECTL_CLAIM"] = claim.key
+        env = self._environ | {name.encode(): value.encode() for name, value in job.env.items()}
+        # By these its processes are found again (R8).
+        env[b"QUEUECTL_SPOOL"] = os.fsencode(self._spool.root)
+        env[b"QUEUECTL_JOB_ID"] = claim.id.encode()
+        env[b"QUEUECTL_ATTEMPT"] = str(number).encode()
+        env[b"QUEUECTL_CLAIM"] = claim.key.encode()
         try:
             attempt.pid = self._spawn(job, env, attempt.log_fd)
             attempt.pidfd = os.pidfd_open(attempt.pid)
@@ -121,7 +131,7 @@ class Runner:
         self.running[attempt.pidfd] = attempt
         return attempt
 
-    def _spawn(self, job: Job, env: dict[str, str], output: int) -> int:
+    def _spawn(self, job: Job, env: dict[bytes, bytes], output: int) -> int:
         """Start the command; the process id. OSError; of the working directory if its `filename` is that.
 
         posix_spawn, because it costs 75 microseconds of the worker's time, and subprocess 130 (internals.md). It
@@ -129,15 +139,15 @@ class Runner:
         of the worker are closed on exec (`seal_descriptors`).
         """
         if job.cwd is not None:
-            os.chdir(job.cwd)
+            os.chdir(job.cwd.encode())
         try:
             actions = [(os.POSIX_SPAWN_DUP2, self._null, 0), (os.POSIX_SPAWN_DUP2, output, 1),
                        (os.POSIX_SPAWN_DUP2, output, 2)]  # fmt: skip
             if job.command is not None:
-                program, argv = "/bin/sh", ["/bin/sh", "-c", job.command]
+                program, argv = b"/bin/sh", [b"/bin/sh", b"-c", job.command.encode()]
             else:
-                argv = list(job.argv or ())
-                program = _find_program(argv[0], env.get("PATH", os.defpath))
+                argv = [word.encode() for word in job.argv or ()]
+                program = _find_program(argv[0], env.get(b"PATH", os.defpath.encode()))
             return os.posix_spawn(program, argv, env, file_actions=actions, setsid=True,
                                   setsigmask=(), setsigdef=_DEFAULT_SIGNALS)
         finally:
@@ -178,30 +188,41 @@ class Runner:
         """Those of the `ended` attempts of which no process is left. The others' processes are being killed; ask
         again at the next turn.
 
-        Orphans come to us, because we asked to be their parent. One that carries no mark belongs to any attempt that
-        was there when it was first seen; it is killed when the last of these has ended.
+        Orphans come to us, because we asked to be their parent. One that doesn't show whose it is (ssh-agent, env -i)
+        belongs to any attempt that was there when it was first seen; it is killed when the last of these has ended. It
+        holds nobody up until then: it may be a long job's, and one that we may not kill (sudo) for ever.
         """
-        leaders = {a.pid for a in self.running.values()}
-        children = self._children.pids() if self._adopts else []
-        orphaned = [pid for pid in children if pid not in leaders and not _take_away(pid)]
+        orphaned = self._orphans() if self._adopts else []
+        self._beyond.intersection_update(orphaned)
         if not orphaned:
-            self._strays = {}
+            self._strays, self.has_strays = {}, False
             return list(ended)
         running = {a.claim.key for a in self.running.values()}
         everyone = running | {a.claim.key for a in ended}
+        logs = {a.log: a.claim.key for a in (*self.running.values(), *ended)}
         strays: dict[int, set[str]] = {}
+        dying: set[str] = set()
         for pid in orphaned:
-            mark = orphans.mark_of(pid)
+            mark = orphans.mark_of(pid) or logs.get(orphans.output_of(pid, self._logs), "")
             strays[pid] = {mark} if mark else self._strays.get(pid, everyone)
-            if not strays[pid] & running:
-                orphans.kill(pid)
-        self._strays = strays
-        busy = set().union(*strays.values())
-        return [a for a in ended if a.claim.key not in busy]
+            if not strays[pid] & running and pid not in self._beyond:
+                if orphans.kill(pid):
+                    dying |= strays[pid]
+                else:
+                    self._beyond.add(pid)
+                    self._say("warning", f"process {pid} was left behind by a job as another user and cannot be killed")
+        self._strays, self.has_strays = strays, bool(dying)
+        return [a for a in ended if a.claim.key not in dying]
 
-    @property
-    def has_strays(self) -> bool:
-        return bool(self._strays)
+    def _orphans(self) -> list[int]:
+        """Our children that lead no attempt. Listed again when one of them has ended: its own children have come to
+        us since the listing."""
+        leaders = {a.pid for a in self.running.values()}
+        while True:
+            found = [pid for pid in self._children.pids() if pid not in leaders]
+            left = [pid for pid in found if not _take_away(pid)]
+            if len(left) == len(found):
+                return left
 
     def finish_log(self, attempt: Attempt) -> str:
         """The log's name, or "" if nothing was printed; then `recycle_log` it, but not before the outcome is recorded:
@@ -231,6 +252,8 @@ class Runner:
     def end(self, attempt: Attempt, reason: str, now: float, grace: float = TERM_GRACE) -> None:
         """Ask an attempt to end: SIGTERM to its group (and SIGCONT, in case it stopped itself), SIGKILL after
         `grace` seconds. The first reason given is the one that counts."""
+        if _is_over(attempt):
+            return  # it has ended by itself, and is about to be reaped
         attempt.reason = attempt.reason or reason
         kill_at = now + grace
         if attempt.kill_at is None:
@@ -297,6 +320,11 @@ def signal_group(attempt: Attempt, number: int) -> None:
             pass
 
 
+def _is_over(attempt: Attempt) -> bool:
+    """Whether its first process has ended. It stays there to be reaped."""
+    return attempt.reaped or os.waitid(os.P_PIDFD, attempt.pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
 def _size(fd: int) -> int:
     """The size of a file that only this host writes to. fstat(2) would ask an NFS server for it; what this kernel knows
     (FIONREAD: from here to the end) is right."""
@@ -323,13 +351,13 @@ def seal_descriptors() -> None:
                 pass  # the descriptor of this very listing
 
 
-def _find_program(name: str, path: str) -> str:
+def _find_program(name: bytes, path: bytes) -> bytes:
     """Where a program lies, by the job's own PATH; a name with a slash is itself. FileNotFoundError."""
-    if "/" in name:
+    if b"/" in name:
         return name
     import shutil
 
-    found = shutil.which(name, path=path)
+    found = shutil.which(name, path=os.fsdecode(path))
     if found is None:
         raise FileNotFoundError(errno.ENOENT, "command not found", name)
     return found
@@ -352,7 +380,7 @@ def _unstarted(error: OSError, job: Job) -> Outcome:
     program = "/bin/sh" if job.argv is None else job.argv[0]
     if error.errno == errno.E2BIG:
         return Outcome(UNSTARTABLE, detail="the command and its environment are longer than the kernel allows")
-    if job.cwd is not None and error.filename == job.cwd:
+    if job.cwd is not None and error.filename == job.cwd.encode():
         return Outcome(EXITED, exit_code=127, detail=f"the working directory {job.cwd}: {error.strerror}")
     code = 126 if error.errno in (errno.EACCES, errno.ENOEXEC, errno.EPERM) else 127
     return Outcome(EXITED, exit_code=code, detail=f"{program}: {error.strerror}")

@@ -14,11 +14,21 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from queuectl.errors import SpoolError
+from queuectl.errors import SpoolError, few_threads
 from queuectl.spool import Settlement, Spool
 
 RETRY_AFTER = 1.0  # seconds
 ENOUGH = 8  # attempts that make a batch worth its syncs
+
+
+def one_thread(name: str) -> ThreadPoolExecutor:
+    """A thread for syncs, which runs already: later there may be no room for another one. SpoolError."""
+    executor = ThreadPoolExecutor(1, name)
+    try:
+        executor.submit(int)
+    except RuntimeError:
+        raise few_threads() from None
+    return executor
 
 
 class Settler:
@@ -27,7 +37,7 @@ class Settler:
     def __init__(self, spool: Spool, wake: Callable[[], None]) -> None:
         self._spool = spool
         self._wake = wake
-        self._thread = ThreadPoolExecutor(1, "settle")
+        self._thread = one_thread("settle")
         self._waiting: list[Settlement] = []
         self._batch: list[Settlement] = []
         self._future: Future[None] | None = None

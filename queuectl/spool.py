@@ -708,9 +708,10 @@ class Spool(Disk):
     # -- logs, leases, requests ---------------------------------------------------------------------------------
 
     def open_log(self, name: str) -> int:
-        """A descriptor to append to logs/<name>, created if need be. SpoolError."""
+        """A descriptor to append to a new logs/<name>. What lies there is of an earlier job of that id, whose file
+        somebody has removed, and is emptied. SpoolError."""
         path = self._in[LOGS] + name
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             fd = self._create(path, flags)
             self._give_to_group(fd)

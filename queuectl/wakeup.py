@@ -72,7 +72,7 @@ class Wakeup:
                 callback = _Callback(self, directory, self._inotify)
                 self._inotify.add_callback(os.fsencode(path), mask, callback, id(callback))
             self._inotify.start()
-        except (OSError, TypeError, AttributeError) as error:
+        except (OSError, TypeError, AttributeError, RuntimeError) as error:
             self._end()
             self.problem = f"inotify is not available: {_advice(error)}"
             return False

@@ -24,7 +24,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -45,7 +45,7 @@ from queuectl.logsize import LogSizes, cut_abandoned
 from queuectl.lookout import Lookout
 from queuectl.recover import Recovery, record_for, release
 from queuectl.runner import Attempt, Busy, Runner
-from queuectl.settling import Settler
+from queuectl.settling import Settler, one_thread
 from queuectl.spool import Entry, Settlement, Spool, entry_of
 from queuectl.talk import Talk, plural
 
@@ -124,12 +124,12 @@ class Worker:
         self._poller = select.epoll()
         self._poller.register(wakeup.fileno(), select.EPOLLIN)
         self._catch_signals()
-        self._runner = Runner(self._spool, dict(os.environ))
+        self._runner = Runner(self._spool, dict(os.environ), self._say)
         if not self._runner.is_at_home:
             self._say("warning", "the directory it was started in may not be entered; jobs without a cwd run in /")
         self._logs = LogSizes(self._spool, self._say)
         self._settler = Settler(self._spool, wakeup.poke)
-        self._syncer = ThreadPoolExecutor(1, "sync")
+        self._syncer = one_thread("sync")
         cut_abandoned(self._spool, Census(self._spool, self._config.stale_after), self._config.max_log)
         mode = self._lookout.watch()  # before anybody can see that we are here, and drop a file for us
         self._take_lease()
@@ -286,7 +286,11 @@ class Worker:
         if self._network:
             hunt = partial(orphans.hunt, self._lease.worker)
             self._heart.fence_after(self._config.stale_after / 2, self._runner.kill_everything, hunt)
-        self._heart.start()
+        try:
+            self._heart.start()
+        except SpoolError:
+            self._heart.lost = True  # and taken anew, when a thread can be had
+            raise
 
     def _lose_lease(self) -> None:
         """Somebody took us for dead. Our jobs are theirs: kill, and go on under a new name. What has ended meets the
@@ -309,7 +313,9 @@ class Worker:
         self._signal_fd = ours
         # A handler only notes: what it interrupts (a rename, a sync) is completed.
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
-            signal.signal(number, lambda number, _: self._signals.append(number))
+            # What nohup(1), or a shell for its background, has had ignored stays so.
+            if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, lambda number, _: self._signals.append(number))
 
     def _obey(self) -> None:
         """Signals: the first drains, the second (or SIGQUIT) stops now."""

@@ -165,13 +165,28 @@ def test_the_lock_of_another_host_says_nothing(spool: Spool, elsewhere: Any) -> 
     assert look(spool) == {lease.worker: True}
 
 
-def test_a_worker_from_before_the_last_boot_is_dead_on_a_local_disk(
+def test_on_a_file_server_a_worker_of_a_client_lives_by_its_heartbeat(
     spool: Spool, elsewhere: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 14: its process id may be somebody else's by now; it is not even looked at."""
+    """What its clients share is a local file system there: their jobs were taken from them, and run twice."""
     elsewhere()
     with Lease(spool, ROLE_WORKER) as lease:
         monkeypatch.delenv("QUEUECTL_PRETEND_HOST")
+        census = Census(spool, 10.0)
+        assert not census._network
+        assert {info.alive for now in (0.0, 9.0) for info in census.look(now)} == {True}
+        assert [info.alive for info in census.look(11.0)] == [False]
+        lease.release()
+
+
+def test_a_worker_from_before_the_last_boot_is_dead_on_a_local_disk(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 14: its process id may be somebody else's by now; it is not even looked at."""
+    with monkeypatch.context() as earlier:
+        earlier.setattr("queuectl.lease.boot_id", lambda: "earlier")
+        lease = Lease(spool, ROLE_WORKER)
+    with lease:
         assert look(spool) == {lease.worker: False}
         recover(spool)
         assert listing(spool, "workers") == []
