@@ -202,3 +202,14 @@ def test_trouble_with_the_spool_is_raised_and_the_newcomer_is_kept(spool: Spool)
     admission._spool = spool
     admission.see("x.json", 1.0, closed=True)
     assert rejected(spool) == ["x.json.rejected"]
+
+
+def test_a_file_under_the_name_of_a_former_directory_is_adopted(spool: Spool, admission: Watched) -> None:
+    directory = Path(spool.dir("pending"), "x.json")
+    directory.mkdir()
+    assert admission.see("x.json", 0.0) == []
+    assert admission.see("x.json", 1.0) == []
+    assert len(admission.said) == 1
+    directory.rmdir()
+    drop(spool, "x.json", WHOLE)
+    assert len(admission.see("x.json", 2.0)) == 1

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from queuectl import orphans
+from queuectl import fsck, orphans
 from queuectl import recover as recovering
 from queuectl import spool as spools
 from queuectl.core import job as jobs
@@ -28,9 +28,10 @@ from queuectl.lease import ROLE_WORKER, Census, Lease
 from queuectl.logsize import LogSizes, cut_abandoned
 from queuectl.lookout import Lookout
 from queuectl.runner import Attempt, Runner
-from queuectl.settling import Settler
+from queuectl.settling import Settler, one_thread
 from queuectl.spool import Spool
 from queuectl.tree import initialise
+from queuectl.wakeup import Wakeup
 from queuectl.worker import Worker
 from tests.faults.patched import completes, patched
 from tests.spool.faults import Fs, LyingFs
@@ -433,6 +434,50 @@ def test_a_spare_that_was_made_although_it_was_refused_stops_nobody(tmp_path: Pa
     settler.provide("w", 2)
     assert len(settler.spares) == 2
     settler.close()
+
+
+# -- few threads, unreadable files ---------------------------------------------------------------------------------
+
+
+def test_a_thread_that_cannot_be_had_is_a_trouble_of_the_environment(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    with Lease(spool, ROLE_WORKER) as lease:
+        heart = Heart(lease, 60.0, lambda: None)
+        for start in (heart.start, lambda: one_thread("sync")):
+            with pytest.raises(SpoolError, match="Could not start a thread"):
+                start()
+        heart.stop()
+    watching = Wakeup({"pending": spool.dir("pending")})
+    assert not watching.start()
+    assert "can't start new thread" in watching.problem
+    watching.stop()
+
+
+def test_the_threads_for_syncs_are_there_before_they_are_needed() -> None:
+    executor = one_thread("there")
+    assert any(thread.name.startswith("there") for thread in threading.enumerate())
+    executor.shutdown()
+
+
+def test_fsck_goes_on_after_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    class Broken(Fs):
+        def open(self, path: str, flags: int, *more: Any) -> int:
+            if path.endswith("completed/bad.json"):
+                raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+            return os.open(path, flags, *more)
+
+    spool = Spool(tmp_path, durability="none", fs=Broken())
+    for name in ("bad.json", "strange.txt"):
+        Path(spool.dir("completed") + name).write_text("{}")
+    found = {Path(finding.path).name: finding for finding in fsck.check(spool, 120.0)}
+    assert set(found) == {"bad.json", "strange.txt"}
+    assert found["bad.json"].mend is None
+    assert "Could not read the job" in found["bad.json"].what
 
 
 # -- ids -------------------------------------------------------------------------------------------------------------
