@@ -27,6 +27,9 @@ PROOFS = ("chaos", "filesystems", "liar", "model", "mutants", "power", "sweep")
 def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a script's background; commands would inherit it
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGHUP, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     config.addinivalue_line("markers", "proof: proves a promise by brute force; left out unless asked for")
     config.addinivalue_line("markers", "nfs: runs on a real NFS server with real clients; left out unless asked for")
 
