@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from hypothesis import strategies as st
@@ -62,6 +63,7 @@ almost_jobs = st.dictionaries(st.sampled_from(KNOWN), json_values, max_size=6)
 def jobs() -> st.SearchStrategy[dict[str, Any]]:
     """Objects that are jobs."""
     text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=20)
+    in_2026 = st.datetimes(datetime(2026, 1, 1), datetime(2026, 12, 31))
     return st.fixed_dictionaries(
         {"command": text.filter(lambda command: bool(command.strip()))},
         optional={
@@ -70,6 +72,6 @@ def jobs() -> st.SearchStrategy[dict[str, Any]]:
             "jitter": st.sampled_from(["none", "full", "equal"]), "cwd": text.map(lambda path: "/" + path),
             "needs": st.lists(st.sampled_from(["gpu", "ssd", "x_1"]), unique=True),
             "env": st.dictionaries(text.filter(lambda name: "=" not in name), text, max_size=3),
-            "note": json_values, "run_at": st.datetimes().map(lambda when: when.replace(year=2026).isoformat() + "Z"),
+            "note": json_values, "run_at": in_2026.map(lambda when: when.isoformat() + "Z"),
         },
     )  # fmt: skip
