@@ -78,7 +78,7 @@ def test_every_host_sees_and_rules_the_others(cluster: Cluster) -> None:
     vers = cluster.lab.conf["vers"]
     mode = f"NFS {vers}: listed every {POLL_INTERVAL}s"
     with cluster.workers("--count", "2", hosts=[there]) as workers:
-        assert mode in said(workers[there]), "its first line says how it is woken"
+        until(lambda: mode in said(workers[there]), 10, "its first line says how it is woken")
         assert f"Shared          {mode}\n" in cluster.queuectl(here, "status")
         status = cluster.json(here, "status")
         assert (status["active_workers"], status["mode"], status["workers"][0]["host"]) == (1, mode, there)
