@@ -6,7 +6,9 @@ Owns taking and renewing one, and judging those of others. Never touches a job.
 On one kernel (same boot id) a lease is held by flock, and the kernel's word is final: the lock goes with the process,
 however it ends. Across hosts flock is not to be trusted (`nolock` mounts); there a lease is stale when its heartbeat,
 the file's mtime, read by open + fstat, has not changed for `stale-after` on the observer's own monotonic clock. No two
-clocks are compared to decide that somebody is dead (R11).
+clocks are compared to decide that somebody is dead (R11). What the clients of a file server share is a local file
+system to the server; so there, too, another host's lease is judged by its heartbeat. This host's own, from before it
+was booted, is dead at once on a local file system.
 
 When things go wrong: a lease whose file was removed is lost (`renew` says so) and never taken up again; its owner
 kills its jobs and takes a new one under a new name.

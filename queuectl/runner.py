@@ -2,11 +2,13 @@
 
 Owns the processes. The command runs in a session of its own, with stdin from /dev/null and its output straight into
 logs/<id>.<attempt>.log. When the first process has ended, the rest of its group is killed, and what left the group
-(setsid, a daemon) too: a job's processes end with the job. Never changes a job's state.
+(setsid, a daemon) too: a job's processes end with the job. Never changes a job's state. It is long because the way of
+an attempt's processes, from their start to the last that is left, should be read in one place.
 
 When things go wrong: a command that cannot be started is an Outcome (127 not found, 126 not executable, or
 UNSTARTABLE), as a shell would say; a host that cannot start anything now (no processes, memory, descriptors) raises
-Busy, and the claim is given back uncounted.
+Busy, and the claim is given back uncounted. A process that hides whose it is, or that is another user's, holds no
+outcome up (`settled_down`).
 """
 
 from __future__ import annotations

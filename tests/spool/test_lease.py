@@ -1,4 +1,6 @@
-"""Who is alive: the kernel's word on one host, the heartbeat as the observer saw it from another."""
+"""Who is alive: the kernel's word on one host, the heartbeat as the observer saw it from another.
+
+It is long because each way to be wrong about somebody's life has its test."""
 
 from __future__ import annotations
 

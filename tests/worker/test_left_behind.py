@@ -168,12 +168,15 @@ def test_a_worker_under_nohup_outlives_the_terminal_and_its_jobs_can_be_hung_up(
     command = ["nohup", sys.executable, "-m", "queuectl", "--spool", spool.root, "worker", "start"]
     with subprocess.Popen(command, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                           stderr=subprocess.DEVNULL) as process:  # fmt: skip
-        until(lambda: listing(spool, "workers"), what="it registers")
-        process.send_signal(signal.SIGHUP)
-        spool.enqueue("kill -HUP $$", id="hangs-up", max_retries=0)
-        until(lambda: state_of(spool, "hangs-up") == "dead")
-        assert process.poll() is None
-        process.terminate()
+        try:
+            until(lambda: listing(spool, "workers"), what="it registers")
+            process.send_signal(signal.SIGHUP)
+            spool.enqueue("kill -HUP $$", id="hangs-up", max_retries=0)
+            until(lambda: spool.has_ended("hangs-up", "dead") or spool.has_ended("hangs-up", "completed"))
+            assert state_of(spool, "hangs-up") == "dead"
+            assert process.poll() is None
+        finally:
+            process.terminate()
         assert process.wait(20) == 0
 
 
