@@ -439,13 +439,14 @@ def test_a_spare_that_was_made_although_it_was_refused_stops_nobody(tmp_path: Pa
 # -- few threads, unreadable files ---------------------------------------------------------------------------------
 
 
+def no_room(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
 def test_a_thread_that_cannot_be_had_is_a_trouble_of_the_environment(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", refused)
+    monkeypatch.setattr(threading.Thread, "start", no_room)
     with Lease(spool, ROLE_WORKER) as lease:
         heart = Heart(lease, 60.0, lambda: None)
         for start in (heart.start, lambda: one_thread("sync")):
@@ -456,6 +457,41 @@ def test_a_thread_that_cannot_be_had_is_a_trouble_of_the_environment(
     assert not watching.start()
     assert "can't start new thread" in watching.problem
     watching.stop()
+
+
+def test_a_worker_whose_heart_cannot_be_started_takes_its_lease_anew(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a heart another host would take it for dead."""
+    lone = Worker(spool, count=1, until_empty=True, flags={}, labels=(), say=print)
+    lone._lookout = Lookout(spool, network=False, poll_interval=1.0, wall=time.time_ns, say=lambda *_: None)
+    with monkeypatch.context() as few:
+        few.setattr(threading.Thread, "start", no_room)
+        with pytest.raises(SpoolError, match="Could not start a thread"):
+            lone._take_lease()
+    assert lone._heart.lost
+    lone._lease.release()
+
+
+def test_the_fence_hunts_as_soon_as_there_is_room_for_a_thread(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    fenced, hunted = threading.Semaphore(0), threading.Event()
+    start, refused = threading.Thread.start, []
+
+    def few(thread: threading.Thread) -> None:
+        if thread.name == "hunt" and len(refused) < 2:
+            refused.append(thread)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", few)
+    with Lease(spool, ROLE_WORKER) as lease:
+        heart = Heart(lease, 60.0, lambda: None)
+        heart.fence_after(0.05, fenced.release, hunted.set)
+        heart.start()
+        assert hunted.wait(5)
+        assert all(fenced.acquire(timeout=5) for _ in range(4)), "and it goes on fencing"
+        heart.stop()
+    assert len(refused) == 2
 
 
 def test_the_threads_for_syncs_are_there_before_they_are_needed() -> None:
