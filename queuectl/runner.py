@@ -31,6 +31,7 @@ from queuectl.spool import Spool
 
 Say = Callable[[str, str], None]  # level, text
 
+EXECUTING = 0.1  # seconds; an execve takes a thousandth of that, unless the program must be read from a slow disk
 TERM_GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 # What Python ignores, or nohup(1) and a shell's background have had ignored, and exec would pass on.
 _DEFAULT_SIGNALS = [signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT]
@@ -95,9 +96,10 @@ class Runner:
         self._adopts = orphans.adopt_orphans()
         self._children = orphans.Children()
         self.running: dict[int, Attempt] = {}  # by pidfd
-        self._strays: dict[int, set[str]] = {}  # process id -> the claims it may belong to
+        # By process id: the claims that it may belong to, and when it was first seen.
+        self._strays: dict[int, tuple[set[str], float]] = {}
         self._beyond: set[int] = set()  # strays that we may not kill: another user's
-        self.has_strays = False  # whether some are being killed; ask `settled_down` again soon
+        self.has_strays = False  # whether some are waited for; ask `settled_down` again soon
 
     def start(self, claim: Claim, job: Job, default_timeout: float | None) -> Attempt:
         """Start a claimed job. If it could not be started, the attempt has its `outcome` already. Raises Busy;
@@ -192,7 +194,8 @@ class Runner:
 
         Orphans come to us, because we asked to be their parent. One that doesn't show whose it is (ssh-agent, env -i)
         belongs to any attempt that was there when it was first seen; it is killed when the last of these has ended. It
-        holds nobody up until then: it may be a long job's, and one that we may not kill (sudo) for ever.
+        holds nobody up until then: it may be a long job's, and one that we may not kill (sudo) for ever. Only at first
+        it does, for a process that is just executing another program doesn't show whose it is either.
         """
         orphaned = self._orphans() if self._adopts else []
         self._beyond.intersection_update(orphaned)
@@ -202,29 +205,38 @@ class Runner:
         running = {a.claim.key for a in self.running.values()}
         everyone = running | {a.claim.key for a in ended}
         logs = {a.log: a.claim.key for a in (*self.running.values(), *ended)}
-        strays: dict[int, set[str]] = {}
-        dying: set[str] = set()
+        now = time.monotonic()
+        strays: dict[int, tuple[set[str], float]] = {}
+        awaited: set[str] = set()
         for pid in orphaned:
             mark = orphans.mark_of(pid) or logs.get(orphans.output_of(pid, self._logs), "")
-            strays[pid] = {mark} if mark else self._strays.get(pid, everyone)
-            if not strays[pid] & running and pid not in self._beyond:
+            claims, since = self._strays.get(pid, (everyone, now))
+            if mark:
+                claims = {mark}
+            strays[pid] = claims, since
+            if claims & running:
+                if not mark and now - since < EXECUTING:
+                    awaited |= claims
+            elif pid not in self._beyond:
                 if orphans.kill(pid):
-                    dying |= strays[pid]
+                    awaited |= claims
                 else:
                     self._beyond.add(pid)
                     self._say("warning", f"process {pid} was left behind by a job as another user and cannot be killed")
-        self._strays, self.has_strays = strays, bool(dying)
-        return [a for a in ended if a.claim.key not in dying]
+        self._strays, self.has_strays = strays, bool(awaited)
+        return [a for a in ended if a.claim.key not in awaited]
 
     def _orphans(self) -> list[int]:
         """Our children that lead no attempt. Listed again when one of them has ended: its own children have come to
         us since the listing."""
         leaders = {a.pid for a in self.running.values()}
-        while True:
+        left: list[int] = []
+        for _ in range(orphans.ROUNDS):
             found = [pid for pid in self._children.pids() if pid not in leaders]
             left = [pid for pid in found if not _take_away(pid)]
             if len(left) == len(found):
-                return left
+                break
+        return left
 
     def finish_log(self, attempt: Attempt) -> str:
         """The log's name, or "" if nothing was printed; then `recycle_log` it, but not before the outcome is recorded:

@@ -118,6 +118,30 @@ def test_the_child_of_a_child_that_has_just_ended_is_seen(spool: Spool) -> None:
     runner.close()
 
 
+def test_a_stray_that_is_just_executing_another_program_is_waited_for(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel shows nothing of it in that moment; and the other job beside which it runs goes on for long."""
+    runner, attempt = runner_and_attempt(spool)
+    select.select([attempt.pidfd], [], [])
+    ended = runner.reap(attempt.pidfd)
+    claim = Waiting(STAMP, 0, 0, "job2").claimed_by("w", 2)
+    other = runner.start(claim, jobs.parse(b'{"command": "exec sleep 20"}'), None)
+    stray = subprocess.Popen(["sleep", "20"], env={**os.environ, "QUEUECTL_CLAIM": attempt.claim.key})
+    runner._children = Children([stray.pid, other.pid])  # type: ignore[assignment]
+    with monkeypatch.context() as executing:
+        executing.setattr(orphans, "mark_of", lambda _: "")
+        assert runner.settled_down([ended]) == []
+        assert runner.has_strays
+    until(lambda: runner.settled_down([ended]) == [ended], what="it is killed")
+    assert orphans.is_zombie(stray.pid)
+    assert not runner.has_strays
+    stray.wait()
+    runner.kill_everything()
+    runner.reap(other.pidfd)
+    runner.close()
+
+
 def test_a_job_that_has_ended_by_itself_is_not_stopped(spool: Spool) -> None:
     runner, attempt = runner_and_attempt(spool)
     select.select([attempt.pidfd], [], [])
