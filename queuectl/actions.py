@@ -19,7 +19,7 @@ from queuectl.core.names import Record
 from queuectl.core.states import DEAD, PENDING, PROCESSING, TERMINAL
 from queuectl.core.times import SECOND, next_stamp, stamp
 from queuectl.errors import BadJob, NoSuchJob
-from queuectl.lease import ROLE_CLI, Lease
+from queuectl.lease import ROLE_CLI, ROLE_WORKER, Lease, workers
 from queuectl.recover import settle_now
 from queuectl.spool import Entry, Settlement, Spool
 
@@ -32,7 +32,8 @@ def cancel(spool: Spool, job_id: str, timeout: float | None = 30.0) -> str:
     """Cancel a job: it goes to dead/ with the reason "cancelled", killed first if it runs.
 
     Returns "cancelled"; or "completed" or "dead" if it had ended already; or "requested" if whoever runs it hasn't
-    answered within `timeout` seconds (None: for ever; the request stands). Raises NoSuchJob.
+    answered within `timeout` seconds (None: for ever), or has died, and no worker is there to recover the job: the
+    request stands. Raises NoSuchJob.
     """
     request = f"{job_id}.cancel"
     deadline = None if timeout is None else time.monotonic() + timeout
@@ -55,6 +56,8 @@ def cancel(spool: Spool, job_id: str, timeout: float | None = 30.0) -> str:
             if not asked:
                 spool.put_request(request)
                 asked = True
+                if not _has_listener(spool, entry.worker):
+                    return "requested"
             if deadline is not None and time.monotonic() >= deadline:
                 return "requested"
             time.sleep(pause)
@@ -63,6 +66,11 @@ def cancel(spool: Spool, job_id: str, timeout: float | None = 30.0) -> str:
             if asked:
                 spool.remove_worker_file(request)
             return CANCELLED
+
+
+def _has_listener(spool: Spool, holder: str) -> bool:
+    """Whether anybody is alive who would obey a request to cancel what `holder` has claimed."""
+    return any(one.alive and (one.id == holder or one.role == ROLE_WORKER) for one in workers(spool))
 
 
 def _was_cancelled(spool: Spool, entry: Entry) -> bool:

@@ -82,6 +82,7 @@ class Disk:
         if not stat.S_ISDIR(made.st_mode):
             raise SpoolError(f"{self.root} is no directory. Name one with --spool DIR.", path=self.root)
         check_safe(self.root, made)
+        self._owner = made.st_uid
         self.group = bool(made.st_mode & stat.S_IWGRP)
         self._mode = 0o660 if self.group else 0o600
         try:
@@ -346,19 +347,40 @@ class Disk:
         owner, me = self._fs.stat(self.root).st_uid, os.geteuid()
         if owner not in (me, 0) and not self.group:
             raise SpoolError(
-                f"{self.root} belongs to user {owner}, who could run commands as you (user {me}). Work as that user, or"
-                f" make it yours: `chown -R {me} {self.root}`.", path=self.root, errno=errno.EPERM,
+                f"{self.root} belongs to {_user(owner)}, who could run commands as {_user(me)}."
+                f" Work as that user (`sudo -u`), or make it yours: `chown -R {me} {self.root}`.",
+                path=self.root, errno=errno.EPERM,
             )  # fmt: skip
 
-    def wrong_modes(self) -> Iterator[tuple[str, int, int]]:
-        """What others may read or change although they shouldn't: path, mode, and what the mode should be. Files that
-        somebody dropped into pending/ are as he made them."""
-        outside = 0o007 if self.group else 0o077
+    def check_maker(self) -> None:
+        """Refuse to leave in a private spool what its owner, as whom its workers run, could not read: root may write
+        anywhere, and what it makes is root's. SpoolError."""
+        if self.group or os.geteuid() == self._owner:
+            return
+        draft = self._write_draft(b"")  # whose it becomes is for the file system to say: a server may map users
+        try:
+            maker = self._fs.lstat(draft).st_uid
+        except OSError as error:
+            raise SpoolError.of(error, "write to the spool", draft) from None
+        finally:
+            self._remove(draft)
+        if maker != self._owner:
+            raise SpoolError(
+                f"{self.root} belongs to {_user(self._owner)}, who could not read what {_user(maker)} puts"
+                " there. Do it as that user (`sudo -u`).", path=self.root, errno=errno.EPERM,
+            )  # fmt: skip
+
+    def wrong_modes(self) -> Iterator[tuple[str, int, int, str]]:
+        """The directories whose mode lets in others, or keeps out those who work here: path, mode, what it should be,
+        and what is wrong with it. Files that somebody dropped into pending/ are as he made them."""
+        right, outside = (0o2770, 0o007) if self.group else (0o700, 0o077)
         for directory in ("", *DIRECTORIES):
             path = self._in[directory] if directory else self.root
             mode = stat.S_IMODE(self._fs.stat(path).st_mode)
             if mode & outside:
-                yield path, mode, 0o2770 if self.group else 0o700
+                yield path, mode, right, "others may read or change it"
+            elif mode & right != right:
+                yield path, mode, right, "the group cannot work in it" if self.group else "its owner cannot work in it"
 
     # -- change -----------------------------------------------------------------------------------------------
 
@@ -623,6 +645,15 @@ def check_safe(root: str, found: os.stat_result) -> None:
             if parent == os.path.dirname(parent):
                 break
             parent = os.path.dirname(parent)
+
+
+def _user(uid: int) -> str:
+    import pwd
+
+    try:
+        return f"user {pwd.getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"user {uid}"
 
 
 def open_to_all(path: str) -> SpoolError:

@@ -34,6 +34,7 @@ TRIED = frozenset({"ext4", "xfs", "btrfs", "tmpfs", "overlay", "nfs", "nfs4", "f
 SLOW_SYNC = 0.2  # seconds; with it a worker settles five batches a second at most
 CLOCK_NOTICED = 2.0  # seconds by which clocks may differ before somebody notices jobs that start early or late
 SOME_INODES = 10_000
+MAKE_ROOM = "Make room, for example with `queuectl prune --older-than 1d`."
 EVENT_LIMIT = 2.0  # seconds; watchdog's default delay would be 0.5
 
 
@@ -150,8 +151,9 @@ def judge_mount(mount: Mount) -> list[Finding]:
 def _modes(patient: Patient) -> Iterator[Finding]:
     wrong = list(patient.spool.wrong_modes())
     if wrong:
-        path, mode, _ = wrong[0]
-        yield Finding("modes", RED, f"others may read or change {len(wrong)} of the directories: {path} is {mode:04o}",
+        path, mode, _, why = wrong[0]
+        more = f"; {len(wrong) - 1} more of the directories are wrong" if len(wrong) > 1 else ""
+        yield Finding("modes", RED, f"{path} is {mode:04o}: {why}{more}",
                       "`queuectl fsck --repair` sets them right.")  # fmt: skip
     else:
         yield Finding("modes", GREEN, "nobody else may look or write" if not patient.spool.group else
@@ -165,10 +167,10 @@ def _space(patient: Patient) -> Iterator[Finding]:
     least = f"{patient.min_free >> 20} MiB (setting min-free)"
     if free < patient.min_free:
         yield Finding("space", RED, f"{found}: less than {least}, so no job is started",
-                      "Make room, or run `queuectl prune`.")  # fmt: skip
+                      MAKE_ROOM)  # fmt: skip
     elif free < 4 * patient.min_free:
         yield Finding("space", YELLOW, f"{found}: soon less than {least}, and then no job is started",
-                      "Make room, or run `queuectl prune`.")  # fmt: skip
+                      MAKE_ROOM)  # fmt: skip
     else:
         yield Finding("space", GREEN, found)
     if inodes < 0:
@@ -176,7 +178,7 @@ def _space(patient: Patient) -> Iterator[Finding]:
         return
     level = RED if inodes < FEW_INODES else YELLOW if inodes < SOME_INODES else GREEN
     yield Finding("inodes", level, f"{inodes:,} are free: room for as many jobs and logs",
-                  "" if level == GREEN else "Remove files, or run `queuectl prune`.")  # fmt: skip
+                  "" if level == GREEN else MAKE_ROOM)  # fmt: skip
 
 
 def _inotify_limits(patient: Patient) -> Iterator[Finding]:

@@ -117,8 +117,8 @@ def _remedies() -> dict[int, str]:
     import errno as e
 
     return {
-        e.ENOSPC: "The disk, or its inodes, are used up: make room, or run `queuectl prune`.",
-        e.EDQUOT: "The quota is used up: make room, or run `queuectl prune`.",
+        e.ENOSPC: "The disk, or its inodes, are used up: make room, for example with `queuectl prune --older-than 1d`.",
+        e.EDQUOT: "The quota is used up: make room, for example with `queuectl prune --older-than 1d`.",
         e.EROFS: "The file system is read-only: see why in dmesg, and mount it for writing.",
         e.EACCES: "Check who owns the spool and its modes (a private spool is 0700).",
         e.EPERM: "Check who owns the spool and its modes (a private spool is 0700).",

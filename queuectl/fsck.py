@@ -53,8 +53,13 @@ def repair(
         recovery.run(lambda: census.look(time.monotonic()), spool.clock())
     set_doubles_aside(spool, say)
     for finding in check(spool, stale_after):
-        if finding.mend is not None:
-            finding.mend()
+        try:
+            if finding.mend is not None:
+                finding.mend()
+        except SpoolError as error:
+            if not error.is_of_one_file:  # what only its owner may do is left to him
+                raise
+            say("warning", str(error))
     return found
 
 
@@ -64,9 +69,9 @@ def _living(spool: Spool, stale_after: float) -> set[str]:
 
 
 def _modes(spool: Spool, _: float) -> Iterator[Finding]:
-    for path, mode, wanted in spool.wrong_modes():
+    for path, mode, wanted, why in spool.wrong_modes():
         yield Finding(
-            "mode", path, f"its mode is {mode:04o}, so that others may read or change it", f"set it to {wanted:04o}",
+            "mode", path, f"its mode is {mode:04o}: {why}", f"set it to {wanted:04o}",
             lambda path=path, wanted=wanted: spool.set_mode(path, wanted),  # type: ignore[misc]
         )  # fmt: skip
 

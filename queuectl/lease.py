@@ -38,7 +38,8 @@ ROLE_CLI = "cli"  # a command that holds a claim for a moment: cancel, dlq retry
 
 class WorkerInfo(NamedTuple):
     """What a lease says of its holder. `alive` is False only if it is certain (same kernel, or rebooted) or has been
-    stale for long enough; `heartbeat_age` is seconds; `mine`: it runs on this kernel."""
+    stale for long enough; `heartbeat_age` is seconds; `mine`: it runs on this kernel; `stopping`: it takes no new
+    jobs."""
 
     id: str
     host: str
@@ -52,6 +53,7 @@ class WorkerInfo(NamedTuple):
     heartbeat_age: float
     mine: bool
     stale_after: float = 0.0  # by which it fences itself; 0 if it doesn't say
+    stopping: bool = False
 
 
 def boot_id() -> str:
@@ -86,7 +88,7 @@ class Lease:
         self._about: dict[str, Any] = {
             "worker": self.worker, "role": role, "host": host(), "pid": os.getpid(), "boot_id": boot_id(),
             "slots": slots, "labels": list(labels), "started_at": iso(time.time_ns()), "version": __version__,
-            "stale_after": stale_after,
+            "stale_after": stale_after, "stopping": False,
         }  # fmt: skip
         self._fd = spool.publish_lease(self.worker, self._text())
         self._ahead: int | None = None  # nanoseconds by which the server's clock is ahead of our monotonic one
@@ -111,6 +113,13 @@ class Lease:
         SpoolError."""
         self._about["stale_after"] = stale_after
         self._spool.rewrite_lease(self._fd, self._text())
+
+    def say_stopping(self) -> None:
+        """Say in the lease that its holder takes no new jobs: others need not leave it any, and people see it.
+        SpoolError."""
+        if not self._about["stopping"]:
+            self._about["stopping"] = True
+            self._spool.rewrite_lease(self._fd, self._text())
 
     def next(self) -> int:
         """The number of the next claim; none is ever used twice (R4)."""
@@ -234,6 +243,7 @@ class Census:
             worker, str(about.get("host", "?")), _int(about.get("pid")), str(about.get("role", ROLE_WORKER)),
             _int(about.get("slots")), labels, str(about.get("started_at", "")),
             str(about.get("version", "?")), alive, max(0.0, (self._spool.clock() - modified) / SECOND), mine, promised,
+            about.get("stopping") is True,
         )  # fmt: skip
 
     def _beats(self, worker: str, modified: int, now: float, promised: float) -> bool:

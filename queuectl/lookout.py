@@ -254,7 +254,8 @@ class Lookout:
             self._sweep_at = now + SWEEP_EVERY
             if self._recovery.run(lambda: self._census.look(self._watched), self._wall()):
                 self._scan_at = now
-        living = sorted((i.id, frozenset(i.labels)) for i in found if i.alive and i.role == ROLE_WORKER)
+        living = sorted((i.id, frozenset(i.labels))
+                        for i in found if i.alive and i.role == ROLE_WORKER and not i.stopping)
         place = next((number for number, (worker, _) in enumerate(living) if worker == self._lease.worker), None)
         if place is not None and self.window.divide(place, [labels for _, labels in living]):
             self._scan_at = now

@@ -117,6 +117,8 @@ class Spool(Disk):
         """Set (text) or unset (None) settings in config.toml, under its lock. ConfigError, SpoolError."""
         from queuectl import config
 
+        self.check_maker()
+
         def write(data: bytes) -> None:
             draft = self._write_draft(data)
             try:
@@ -160,6 +162,7 @@ class Spool(Disk):
         accepted = [item if isinstance(item, jobs.Job) else jobs.check(item) for item in given]
         if not accepted:
             return []
+        self.check_maker()
         now = self.clock()
         planned: list[tuple[Waiting, bytes, bool]] = []
         for number, job in enumerate(accepted):
@@ -785,6 +788,7 @@ class Spool(Disk):
         """
         from fcntl import LOCK_EX, LOCK_NB, flock
 
+        self.check_maker()
         draft, path = self._draft_name(), f"{self._in[WORKERS]}{worker}{SUFFIX}"
         try:
             try:
@@ -840,7 +844,9 @@ class Spool(Disk):
         self._remove(self._in[WORKERS] + name)
 
     def put_request(self, name: str, data: bytes = b"{}\n") -> None:
-        """Drop a request (`<worker>.stop`, `<id>.cancel`) into workers/, where every worker sees it."""
+        """Drop a request (`<worker>.stop`, `<id>.cancel`) into workers/, where every worker sees it.
+        SpoolError."""
+        self.check_maker()
         self._write_and_move(data, self._in[WORKERS] + name)
 
     def log_size(self, name: str) -> int:

@@ -23,7 +23,8 @@ def initialise(root: str, *, group: int | None = None, fs: Any = os) -> None:
 
     A directory that becomes a spool is 0700 (2770 for a group) whatever the umask is, and so are the parents that it
     needs; a spool that is there keeps its modes unless `group` is given (or one of a group's directories is closed to
-    it). A directory that holds something else is left alone.
+    it). What root makes in another user's directory becomes that user's. A directory that holds something else is left
+    alone.
     """
     try:
         made = not os.path.isdir(root)
@@ -35,7 +36,8 @@ def initialise(root: str, *, group: int | None = None, fs: Any = os) -> None:
             _check_names(root, fs)
         elif group is not None:
             _set_mode(root, group)
-        shared = bool(os.stat(root).st_mode & stat.S_IWGRP)
+        found = os.stat(root)
+        shared = bool(found.st_mode & stat.S_IWGRP)
         for name in DIRECTORIES:
             path = os.path.join(root, name)
             try:
@@ -47,8 +49,10 @@ def initialise(root: str, *, group: int | None = None, fs: Any = os) -> None:
                     _set_mode(path, group)
                 elif shared:
                     _complete_mode(path)
+            if not shared:
+                _give(path, found.st_uid)
         check_tree(root, fs)
-        _write_identity(root, shared, fs)
+        _write_identity(root, shared, found.st_uid, fs)
         if group is not None:
             _share_files(root, group)
     except OSError as error:
@@ -86,7 +90,7 @@ def _check_names(root: str, fs: Any) -> None:
                          errno=errno.EOPNOTSUPP)
 
 
-def _write_identity(root: str, shared: bool, fs: Any) -> None:
+def _write_identity(root: str, shared: bool, owner: int, fs: Any) -> None:
     path = os.path.join(root, ".id")
     if os.path.exists(path):
         return
@@ -98,6 +102,8 @@ def _write_identity(root: str, shared: bool, fs: Any) -> None:
                 fs.fchmod(fd, 0o660)
             fs.write(fd, f"queuectl-{LAYOUT} {token()}\n".encode())
             fs.fsync(fd)
+            if os.geteuid() == 0 and os.fstat(fd).st_uid != owner:
+                os.fchown(fd, owner, -1)
         finally:
             fs.close(fd)
         try:
@@ -113,6 +119,18 @@ def _write_identity(root: str, shared: bool, fs: Any) -> None:
             fs.unlink(draft)
         except OSError:
             pass
+
+
+def _give(path: str, owner: int) -> None:
+    """A directory that root has made becomes the user's whose spool it is: his workers could not use it."""
+    if os.geteuid() or os.lstat(path).st_uid == owner:
+        return
+    # He may have put something else there meanwhile: a link to another's, which must not become his.
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fchown(fd, owner, -1)
+    finally:
+        os.close(fd)
 
 
 def _complete_mode(path: str) -> None:

@@ -337,8 +337,10 @@ class Worker:
             self._say("info", f"{why}: stopping now; back to pending/: {running}")
             for attempt in self._runner.running.values():
                 self._runner.end(attempt, STOPPED, time.monotonic())
+            self._show_stopping()
         elif not self._stop:
             self._stop = 1
+            self._show_stopping()
             grace = self._config.stop_grace
             self._stop_at = None if grace is None else time.monotonic() + grace
             if self._runner.running:
@@ -346,6 +348,13 @@ class Worker:
                 limit = "" if grace is None else f" at most {say_duration(grace)}"
                 level = "warning" if why == "SIGINT" else "info"  # whoever has pressed Ctrl-C is looking
                 self._say(level, f"{why}: waiting{limit} for {running}; once more stops now")
+
+    def _show_stopping(self) -> None:
+        if self._runner.running:  # else it is gone in a moment
+            try:
+                self._lease.say_stopping()
+            except SpoolError:
+                pass  # nothing depends on it
 
     def _obey_request(self, name: str) -> None:
         fd = self._spool.open_worker_file(name)

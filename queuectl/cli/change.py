@@ -24,7 +24,8 @@ Usage: queuectl cancel [options] [--] <id>...
 Cancels jobs. One that waits goes to the dead letter queue; one that runs is
 killed by its worker, on whatever host, and goes there too. It prints each id
 with what came of it: cancelled; completed or dead if it had ended already;
-requested if its worker has not answered in time (it still will).
+requested if its worker has not answered in time (it still will), or is dead
+(whoever works next will).
 
 Options:
   --timeout=TIME  wait so long for a worker's answer  [default: 30s]
@@ -85,7 +86,8 @@ def cancel(given: Given) -> int:
         if results[job_id] in TERMINAL:
             say(f"{job_id} had ended already, as {results[job_id]}.")
         elif results[job_id] == "requested":
-            say(f"Whoever runs {job_id} has not answered yet; `queuectl show {job_id}` shows how it goes on.")
+            say(f"{job_id} will be cancelled when its worker, or whoever takes the job back from it, sees the request;"
+                f" `queuectl show {job_id}` shows how it goes on.")
     if given["--json"]:
         print(to_json(results))
     return OK if all(result == "cancelled" for result in results.values()) else NEGATIVE

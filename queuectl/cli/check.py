@@ -64,6 +64,8 @@ def run(given: Given) -> int:
         say(f"{plural(mended, 'finding')} mended, {len(found) - mended} left for you to decide.")
     elif found:
         say(f"{plural(len(found), 'finding')}. `queuectl fsck --repair` mends what can be mended.")
+    elif not given["--json"]:
+        say("Nothing is wrong.")
     return NEGATIVE if left else OK
 
 

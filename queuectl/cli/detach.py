@@ -64,7 +64,9 @@ def _await_start(spool: Spool, process: subprocess.Popen[bytes], log: str) -> st
             return None
         if ended is not None or time.monotonic() > deadline:
             state = "has ended" if ended is not None else "has not registered yet"
-            error = SpoolError(f"The worker {state}. Its log, {log}, ends: {tail(log)}", path=log)
+            last = tail(log)
+            said = f"ends: {last}" if last else "is empty. `queuectl worker start` without --detach shows what it says."
+            error = SpoolError(f"The worker {state}. Its log, {log}, {said}", path=log)
             error.exit_code = ended or SPOOL
             raise error
         time.sleep(pause)

@@ -110,9 +110,9 @@ def show_ids(ids: list[str], as_json: bool) -> None:
 
 def hint(spool: Spool, then: str = "the job waits") -> None:
     """Tell a person that nobody works here yet."""
-    from queuectl.disk import WORKERS
+    from queuectl.lease import ROLE_WORKER, workers
 
-    if not any(name.endswith(".json") for name in spool.names(WORKERS)):
+    if not any(one.alive and one.role == ROLE_WORKER and not one.stopping for one in workers(spool)):
         from queuectl.cli.render import say
 
         say(f"No worker is running; {then}. `queuectl worker start` starts one.")

@@ -85,7 +85,13 @@ def logs(given: Given) -> int:
     else:
         _copy(log, writer)
     writer.close()
-    if not writer.written and not given["--raw"]:
+    if writer.written:
+        return OK
+    if _is_lost(spool, subject):
+        say(f"What attempt {subject.attempt} of {subject.entry.id} printed is gone: somebody has removed"
+            f" {log_path(spool, subject)}.")  # fmt: skip
+        return NEGATIVE
+    if not given["--raw"]:
         say(f"Attempt {subject.attempt} of {subject.entry.id} printed nothing.")
     return OK
 
@@ -111,6 +117,13 @@ def _find(spool: Spool, job_id: str, wanted: int | None) -> Subject:
             raise QueuectlError(f"{job_id} has had {last or 'no'} attempt{'s' if last != 1 else ''}, not {wanted}.")
         return Subject(entry, job, wanted or last)
     raise NoSuchJob(job_id)
+
+
+def _is_lost(spool: Spool, subject: Subject) -> bool:
+    """Whether the job's history names a log for the attempt, and it is not there."""
+    history = subject.job.history if subject.job else []
+    names = [str(entry["log"]) for entry in history if entry["attempt"] == subject.attempt and entry.get("log")]
+    return bool(names) and not spool.has_log(names[-1])
 
 
 def _print_head(subject: Subject) -> None:

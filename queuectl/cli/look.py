@@ -12,10 +12,11 @@ from typing import NamedTuple
 from queuectl.cli.door import Given, open_spool, whole
 from queuectl.cli.pick import Row, attempts, described, pick, rows
 from queuectl.cli.render import fields, moment, paint, safe, say, table, to_json
-from queuectl.core.states import DEAD, LABELS, STATES
+from queuectl.core.states import DEAD, FAILED, LABELS, PENDING, STATES
+from queuectl.disk import FEW_INODES
 from queuectl.errors import OK, UsageError
 from queuectl.lease import ROLE_WORKER, WorkerInfo, setting, workers
-from queuectl.spool import REJECTED
+from queuectl.spool import REJECTED, Spool
 from queuectl.talk import plural
 
 SCREENFUL = 50  # jobs
@@ -76,9 +77,10 @@ def status(given: Given) -> int:
     mode = spool.mode(setting(spool, "poll-interval"))
     if given["--json"]:
         people = [
-            {"id": one.id, "host": one.host, "pid": one.pid, "slots": one.slots, "labels": list(one.labels)}
+            {"id": one.id, "host": one.host, "pid": one.pid, "slots": one.slots, "labels": list(one.labels),
+             "stopping": one.stopping}
             for one in alive
-        ]
+        ]  # fmt: skip
         print(to_json({"spool": spool.root, "mode": mode, **counts, "total": total, "rejected": rejected,
                        "active_workers": len(alive),
                        "active_hosts": len({one.host for one in alive}), "workers": people}))  # fmt: skip
@@ -86,13 +88,35 @@ def status(given: Given) -> int:
     lines = [(LABELS[state], paint(f"{counts[state]:,}", state if counts[state] else "")) for state in STATES]
     people_line = str(len(alive))
     if alive:
-        people_line += safe(f" ({plural(sum(one.slots for one in alive), 'slot')} on {_hosts(alive)})")
+        leaving = sum(1 for one in alive if one.stopping)
+        people_line += safe(f" ({plural(sum(one.slots for one in alive), 'slot')} on {_hosts(alive)}"
+                            f"{f'; {leaving} stopping' if leaving else ''})")
     where = [("Spool", safe(spool.root)), *([("Shared", mode)] if spool.network else [])]
     aside = [("Set aside", f"{rejected:,} ({'is no job' if rejected == 1 else 'are no jobs'}: `queuectl dlq list`)")]
     fields([*where, *lines, ("Total", f"{total:,}"), *(aside if rejected else []), ("Active workers", people_line)])
-    if not alive and counts["pending"] + counts["failed"]:
-        say("No worker is running. `queuectl worker start` starts one.")
+    if counts[PENDING] + counts[FAILED] and (problem := nobody_takes(alive) or too_full(spool)):
+        say(f"{problem[0].upper()}{problem[1:]}.")
     return OK
+
+
+def nobody_takes(alive: list[WorkerInfo]) -> str:
+    """Why none of these workers takes a job; "" if one does."""
+    if not alive:
+        return "no worker is running. `queuectl worker start` starts one"
+    if all(one.stopping for one in alive):
+        return "all workers are stopping, and take no more jobs. `queuectl worker start` starts another"
+    return ""
+
+
+def too_full(spool: Spool) -> str:
+    """Why the free space here lets no job start; "" if it does. SpoolError."""
+    free, inodes = spool.free()
+    least = int(setting(spool, "min-free"))
+    if free < least:
+        return f"only {free >> 20} MiB are free, and no job is started below {least >> 20} MiB (setting min-free)"
+    if 0 <= inodes < FEW_INODES:
+        return f"only {inodes} inodes are free, and no job is started below {FEW_INODES}"
+    return ""
 
 
 def _hosts(alive: list[WorkerInfo]) -> str:

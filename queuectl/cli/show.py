@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from queuectl.cli.door import Given, open_spool
+from queuectl.cli.look import too_full
 from queuectl.cli.pick import Row, attempts, described, since
 from queuectl.cli.render import MASK, block, fields, paint, safe, to_json, when
 from queuectl.core.names import SUFFIX, is_met
 from queuectl.core.states import COMPLETED, DEAD, FAILED, PENDING, PROCESSING, WAITING
 from queuectl.core.times import SECOND, local, say_duration, unstamp
-from queuectl.disk import FEW_INODES
 from queuectl.errors import NEGATIVE, OK, BadJob, NoSuchJob, SpoolError
 from queuectl.lease import ROLE_WORKER, WorkerInfo, setting, workers
 from queuectl.spool import Spool
@@ -102,21 +102,20 @@ def _running(worker: str, leases: list[WorkerInfo], row: Row) -> str:
 
 
 def _waiting(spool: Spool, everybody: list[WorkerInfo], needs: str) -> str:
-    alive = _able(everybody, needs)
+    able = _able(everybody, needs)
+    alive = [one for one in able if not one.stopping]
+    if able and not alive:
+        return f"it waits for a worker: {'each' if len(able) > 1 else 'the one'} that could take it is stopping"
     if needs and not alive:
         options = "".join(f" --label {label}" for label in needs.split("+"))
         return (f"it waits for a worker with {_labels(needs)}: {plural(len(everybody), 'worker')} alive, none with"
                 f" {'them' if '+' in needs else 'it'}; `queuectl worker start{options}` starts one")  # fmt: skip
     if not alive:
         return "it waits for a worker: none is alive; `queuectl worker start` starts one"
-    free, inodes = spool.free()
-    least = int(setting(spool, "min-free"))
-    if free < least:
-        return f"only {free >> 20} MiB are free, and no job is started below {least >> 20} MiB (setting min-free)"
-    if 0 <= inodes < FEW_INODES:
-        return f"only {inodes} inodes are free, and no job is started below {FEW_INODES}"
-    able = {one.id for one in alive}
-    slots, busy = sum(one.slots for one in alive), sum(1 for claim in spool.claims() if claim.worker in able)
+    if full := too_full(spool):
+        return full
+    theirs = {one.id for one in alive}
+    slots, busy = sum(one.slots for one in alive), sum(1 for claim in spool.claims() if claim.worker in theirs)
     there = f" of workers with {_labels(needs)}" if needs else ""
     if busy >= slots:
         return f"it waits for a slot: all {slots}{there} are busy"

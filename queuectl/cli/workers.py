@@ -181,15 +181,15 @@ def list_workers(given: Given) -> int:
     busy = _running(spool)
     if given["--json"]:
         print(to_json([
-            {"id": one.id, "host": one.host, "pid": one.pid, "alive": one.alive, "slots": one.slots,
-             "running": busy.get(one.id, []), "labels": list(one.labels), "started_at": one.started_at,
-             "heartbeat_age": round(one.heartbeat_age, 3), "version": one.version}
+            {"id": one.id, "host": one.host, "pid": one.pid, "alive": one.alive, "stopping": one.stopping,
+             "slots": one.slots, "running": busy.get(one.id, []), "labels": list(one.labels),
+             "started_at": one.started_at, "heartbeat_age": round(one.heartbeat_age, 3), "version": one.version}
             for one in found
         ]))  # fmt: skip
     elif found:
         table(
             ("ID", "HOST", "PID", "STATE", "RUNNING", "STARTED", "HEARTBEAT", "VERSION", "LABELS"),
-            [(one.id, one.host, str(one.pid), "alive" if one.alive else "dead",
+            [(one.id, one.host, str(one.pid), _state(one),
               f"{len(busy.get(one.id, []))} of {one.slots}", _started(one),
               f"{say_duration(one.heartbeat_age)} ago", one.version, ", ".join(one.labels)) for one in found],
         )  # fmt: skip
@@ -219,6 +219,10 @@ def _read_start(given: Given) -> Start:
             raise UsageError(f"--label: {label!a} cannot be a label; use 1 to {LONGEST_LABEL} letters, digits, - and _,"
                              " not beginning with -. For several labels repeat the option.")
     return Start(slots, given["--detach"], given["--until-empty"], given["--json"], labels, flags)
+
+
+def _state(one: WorkerInfo) -> str:
+    return "dead" if not one.alive else "stopping" if one.stopping else "alive"
 
 
 def _started(one: WorkerInfo) -> str:

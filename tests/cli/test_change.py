@@ -7,12 +7,18 @@ import json
 import os
 import signal
 import stat
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import LIMIT, Queuectl, matches
-from tests.support import WorkerProcess, drop, until
+from tests.support import WorkerProcess, drop, until, worker
+
+REQUESTED = (
+    "queuectl: a will be cancelled when its worker, or whoever takes the job back from it, sees the request;"
+    " `queuectl show a` shows how it goes on.\n"
+)
 
 
 def ids(queue: Queuectl, state: str) -> list[str]:
@@ -136,11 +142,24 @@ def test_cancel_of_a_job_whose_worker_does_not_answer(queue: Queuectl, at_work: 
     queue.await_state("a", "processing")
     at_work.process.send_signal(signal.SIGSTOP)
     try:
-        told = "queuectl: Whoever runs a has not answered yet; `queuectl show a` shows how it goes on.\n"
-        assert queue("cancel", "--timeout", "0.05s", "a") == (1, "a requested\n", told)
+        assert queue("cancel", "--timeout", "0.05s", "a") == (1, "a requested\n", REQUESTED)
     finally:
         at_work.process.send_signal(signal.SIGCONT)
     queue.await_state("a", "dead")
+
+
+def test_cancel_waits_for_nobody_if_no_worker_is_alive_and_the_next_one_obeys(queue: Queuectl) -> None:
+    with worker(queue.spool) as process:
+        enqueue(queue, a="sleep 1000")
+        queue.await_state("a", "processing")
+        process.kill()
+    began = time.monotonic()
+    assert queue("cancel", "--timeout", "10m", "a") == (1, "a requested\n", REQUESTED)
+    assert time.monotonic() - began < LIMIT
+    with worker(queue.spool):
+        queue.await_state("a", "dead")
+        until(lambda: not queue.spool.has_request("a.cancel"), what="the request is removed")
+    assert queue.record("a")["last_error"] == "cancelled"
 
 
 # -- the dead letter queue --------------------------------------------------------------------------------------------
@@ -216,7 +235,7 @@ def test_worker_list(queue: Queuectl) -> None:
         assert about.pop("started_at").endswith("Z")
         pid = about.pop("pid")
         assert about == {
-            "id": worker, "host": os.uname().nodename, "alive": True, "slots": 2, "running": ["a"],
+            "id": worker, "host": os.uname().nodename, "alive": True, "stopping": False, "slots": 2, "running": ["a"],
             "labels": ["gpu", "big"], "version": "1.0.0",
         }  # fmt: skip
         table = queue.ok("worker", "list").splitlines()
@@ -322,7 +341,7 @@ def test_the_demo_leaves_other_peoples_jobs_alone(queue: Queuectl) -> None:
 def test_fsck(queue: Queuectl) -> None:
     enqueue(queue, a="echo hi")
     queue.work()
-    assert queue("fsck") == (0, "", "")
+    assert queue("fsck") == (0, "", "queuectl: Nothing is wrong.\n")
     assert queue.json("fsck") == []
     queue.ok("worker", "start", "--detach")
     assert queue("worker", "stop").code == 0
@@ -337,4 +356,4 @@ def test_fsck(queue: Queuectl) -> None:
     assert (finding["kind"], finding["mended"]) == ("id", False)
     result = queue("fsck", "--repair")
     assert (result.code, result.err) == (0, "queuectl: 1 finding mended, 0 left for you to decide.\n")
-    assert queue("fsck") == (0, "", "")
+    assert queue("fsck") == (0, "", "queuectl: Nothing is wrong.\n")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,13 +14,14 @@ from pathlib import Path
 
 import pytest
 
+from queuectl.cli import main
 from queuectl.cli.pick import rows
 from queuectl.cli.show import reason
 from queuectl.lease import ROLE_WORKER, Lease
 from queuectl.spool import Spool
 from queuectl.tree import initialise
 from tests.cli.conftest import COMMAND, LIMIT, Queuectl
-from tests.support import drop, environment, needs_root, state_of, until
+from tests.support import drop, environment, needs_root, state_of, until, worker
 
 BOM = b"\xef\xbb\xbf"
 NOBODY = 65534
@@ -239,6 +242,26 @@ def test_who_waits_is_told_that_nobody_works(queue: Queuectl) -> None:
     queue.spool.enqueue("true", id="a")
     shown = queue.on_terminal("wait", "--timeout", "0.05", "a").out
     assert "No worker is running; this waits until one is." in shown
+
+
+def test_a_worker_that_was_killed_is_nobody_who_works(queue: Queuectl) -> None:
+    with worker(queue.spool) as process:
+        assert "No worker" not in queue.on_terminal("enqueue", "true").out
+        process.kill()
+    assert "No worker is running; the job waits." in queue.on_terminal("enqueue", "true").out
+
+
+def test_a_detached_worker_that_could_not_even_say_why_it_ended(
+    queue: Queuectl, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As on a full disk, where what it says is lost."""
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    assert main(["--spool", queue.spool.root, "worker", "start", "--detach"]) == 1
+    assert re.fullmatch(
+        rf"queuectl: The worker has ended\. Its log, {queue.spool.root}/logs/worker-\S+\.log, is empty\. `queuectl"
+        r" worker start` without --detach shows what it says\.\n",
+        capfd.readouterr().err,
+    )
 
 
 def test_ctrl_c_says_what_the_worker_waits_for_also_when_it_is_told_to_say_little(queue: Queuectl) -> None:

@@ -189,6 +189,26 @@ def test_logs_of_any_attempt(queue: Queuectl) -> None:
     assert queue("logs", "a", "--attempt", "4") == (1, "", "queuectl: a has had 3 attempts, not 4.\n")
 
 
+def test_a_log_that_somebody_has_removed_is_not_nothing_printed(queue: Queuectl) -> None:
+    queue.ok("enqueue", "--id", "a", "echo hi")
+    queue.work()
+    log = Path(queue.spool.dir("logs"), "a.1.log")
+    log.unlink()
+    told = f"queuectl: What attempt 1 of a printed is gone: somebody has removed {log}.\n"
+    assert queue("logs", "a") == (1, "Job      a\nCommand  echo hi\nState    completed\n\n", told)
+    assert queue("logs", "--raw", "a") == (1, "", told)
+
+
+def test_status_says_that_too_little_is_free(queue: Queuectl, at_work: WorkerProcess) -> None:
+    queue.ok("config", "set", "min-free", "1024T")
+    assert queue("status").err == "", "no job waits for it"
+    queue.ok("enqueue", "--id", "a", "true")
+    assert matches(
+        r"queuectl: Only \d+ MiB are free, and no job is started below 1073741824 MiB \(setting min-free\)\.\n",
+        queue("status").err,
+    )
+
+
 def test_logs_of_nothing(queue: Queuectl) -> None:
     queue.ok("enqueue", "--id", "quiet", "true")
     head = "Job      quiet\nCommand  true\nState    pending\n\n"

@@ -23,8 +23,8 @@ from tests.support import drop, leftovers, listing, only, places, run_once, sett
 
 ERRORS = [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO]
 REMEDY = {
-    errno.ENOSPC: "The disk, or its inodes, are used up: make room, or run `queuectl prune`.",
-    errno.EDQUOT: "The quota is used up: make room, or run `queuectl prune`.",
+    errno.ENOSPC: "The disk, or its inodes, are used up: make room, for example with `queuectl prune --older-than 1d`.",
+    errno.EDQUOT: "The quota is used up: make room, for example with `queuectl prune --older-than 1d`.",
     errno.EROFS: "The file system is read-only: see why in dmesg, and mount it for writing.",
     errno.EIO: "The disk reports an error: see dmesg.",
 }

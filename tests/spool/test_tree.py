@@ -6,6 +6,7 @@ import codecs
 import errno
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,12 +14,14 @@ from pathlib import Path
 
 import pytest
 
+from queuectl.actions import cancel
 from queuectl.disk import DIRECTORIES, locate
 from queuectl.errors import SpoolError, UsageError
 from queuectl.lease import ROLE_CLI, Lease
 from queuectl.spool import Spool
 from queuectl.tree import initialise
-from tests.support import at_once, drop, listing, mode, needs_root, recover, run_once
+from tests.spool.faults import Fs
+from tests.support import at_once, drop, listing, mode, needs_root, recover, run_once, whole_tree
 
 NOBODY = 65534
 
@@ -120,6 +123,89 @@ def test_a_stranger_can_neither_read_nor_write_a_private_spool(open_path: Path) 
         f"SpoolError: Could not read the spool's identity: {root}/.id: Permission denied."
         " Check who owns the spool and its modes (a private spool is 0700)."
     )
+
+
+@pytest.fixture
+def services(open_path: Path) -> str:
+    """The private spool of a service user, opened by root."""
+    root = str(open_path / "spool")
+    os.mkdir(root)
+    os.chown(root, NOBODY, NOBODY)
+    assert as_user(NOBODY, NOBODY, lambda: Spool(root).enqueue("true", id="theirs")) == "theirs"
+    return root
+
+
+@needs_root
+@pytest.mark.parametrize("action", [
+    lambda spool: spool.enqueue("true"), lambda spool: spool.enqueue_many([{"command": "true", "id": "x"}]),
+    lambda spool: cancel(spool, "theirs"), lambda spool: spool.put_request("theirs.cancel"),
+    lambda spool: spool.change_config({"max-retries": "5"}), lambda spool: Lease(spool, ROLE_CLI),
+], ids=["enqueue", "enqueue-id", "cancel", "request", "config", "lease"])  # fmt: skip
+def test_root_leaves_nothing_in_a_private_spool_that_its_workers_could_not_read(
+    services: str, action: Callable[[Spool], object]
+) -> None:
+    before = whole_tree(services)
+    with pytest.raises(SpoolError) as caught:
+        action(Spool(services))
+    assert str(caught.value) == (
+        f"{services} belongs to user nobody, who could not read what user root puts there. Do it as that user"
+        " (`sudo -u`)."
+    )
+    assert (caught.value.errno, caught.value.path) == (errno.EPERM, services)
+    assert whole_tree(services) == before
+    assert not os.path.exists(os.path.join(services, "config.toml"))
+
+
+@needs_root
+def test_root_may_look_into_a_private_spool_and_mend_its_directories(services: str) -> None:
+    os.rmdir(os.path.join(services, "logs"))
+    os.unlink(os.path.join(services, ".id"))
+    spool = Spool(services)
+    assert [entry.id for entry in spool.entries(["pending"])] == ["theirs"]
+    made = [os.stat(os.path.join(services, name)) for name in (".id", *DIRECTORIES)]
+    assert {found.st_uid for found in made} == {NOBODY}
+    assert as_user(NOBODY, NOBODY, lambda: Spool(services).enqueue("true", id="more")) == "more"
+
+
+@needs_root
+def test_a_server_that_takes_all_for_one_user_is_asked_whose_a_file_becomes(services: str) -> None:
+    """As an NFS export with all_squash."""
+
+    class Squashed(Fs):
+        def lstat(self, path: str) -> os.stat_result:
+            found = list(os.lstat(path))
+            found[stat.ST_UID] = NOBODY
+            return os.stat_result(found)
+
+    assert Spool(services, fs=Squashed()).enqueue("true", id="x") == "x"
+
+
+@needs_root
+def test_what_root_makes_in_a_spool_is_given_to_its_owner_but_nothing_else(services: str, open_path: Path) -> None:
+    """Its owner may put a link to another's directory where root has just made one."""
+    os.mkdir(open_path / "roots")
+    os.rmdir(os.path.join(services, "logs"))
+
+    class Quick(Fs):
+        def mkdir(self, path: str, mode: int) -> None:
+            os.symlink(open_path / "roots", path)
+
+    with pytest.raises(SpoolError):
+        initialise(services, fs=Quick())
+    assert os.stat(open_path / "roots").st_uid == 0
+
+
+def test_modes_that_keep_the_owner_out_are_found(spool: Spool) -> None:
+    os.chmod(spool.dir("failed"), 0o500)
+    assert list(spool.wrong_modes()) == [(spool.dir("failed"), 0o500, 0o700, "its owner cannot work in it")]
+
+
+def test_modes_that_keep_the_group_out_are_found(tmp_path: Path) -> None:
+    initialise(str(tmp_path / "spool"), group=os.getgid())
+    spool = Spool(tmp_path / "spool")
+    assert list(spool.wrong_modes()) == []
+    os.chmod(spool.dir("failed"), 0o750)
+    assert list(spool.wrong_modes()) == [(spool.dir("failed"), 0o750, 0o2770, "the group cannot work in it")]
 
 
 # -- made once, mended later ------------------------------------------------------------------------------------------

@@ -208,7 +208,7 @@ def test_space_modes_and_durability_are_judged(spool: Spool, tmp_path: Path) -> 
     assert find("sync").level == YELLOW, "durability is none"
     os.chmod(spool.dir("logs"), 0o755)
     assert find("modes") == Finding(
-        "modes", RED, f"others may read or change 1 of the directories: {spool.dir('logs')} is 0755",
+        "modes", RED, f"{spool.dir('logs')} is 0755: others may read or change it",
         "`queuectl fsck --repair` sets them right.",
     )  # fmt: skip
 

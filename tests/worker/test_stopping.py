@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from queuectl.core.backoff import Policy
+from queuectl.lease import ROLE_WORKER, Census, Lease
+from queuectl.lookout import Lookout
+from queuectl.recover import Recovery
 from queuectl.spool import Spool
 from tests.support import WorkerProcess, body_of, listing, queuectl, state_of, until, worker
 
@@ -36,6 +43,54 @@ def test_the_first_signal_lets_running_jobs_finish_and_takes_no_more(
     assert (state_of(spool, "one"), state_of(spool, "two")) == ("completed", "pending")
     assert listing(spool, "workers") == []
     assert listing(spool, ".tmp") == []
+
+
+def test_a_worker_that_stops_is_shown_as_stopping_and_as_no_help_to_what_waits(spool: Spool, tmp_path: Path) -> None:
+    def told(*words: str) -> str:
+        result = queuectl(spool, *words)
+        return str(result.stdout + result.stderr)
+
+    with worker(spool, "--count", "4") as process:
+        start_one(spool, tmp_path, f"until [ -e {tmp_path}/go ]; do sleep 0.01; done")
+        spool.enqueue("true", id="two", run_at="2026-01-01T00:00:00Z", needs=["nobody"])
+        assert "; 1 stopping" not in told("status")
+        os.kill(process.pid, signal.SIGTERM)
+        until(lambda: "stopping" in told("worker", "list"), what="`worker list` shows it")
+        spool.enqueue("true", id="three")
+        (about,) = json.loads(told("worker", "list", "--json"))
+        assert (about["alive"], about["stopping"], about["running"]) == (True, True, ["one"])
+        shown = told("status")
+        assert "Active workers  1 (4 slots on " in shown
+        assert "; 1 stopping)" in shown
+        assert "All workers are stopping, and take no more jobs. `queuectl worker start` starts another." in shown
+        (about,) = json.loads(told("status", "--json"))["workers"]
+        assert about["stopping"] is True
+        assert "it waits for a worker: the one that could take it is stopping" in told("show", "three")
+        assert "none with it; `queuectl worker start --label nobody` starts one" in told("show", "two")
+        with worker(spool):
+            until(lambda: state_of(spool, "three") == "completed", what="the other worker takes it")
+            assert "2 (5 slots on " in told("status")
+        (tmp_path / "go").touch()
+        assert code_of(process) == 0
+
+
+def test_a_share_of_the_queue_is_not_left_to_who_stops(spool: Spool) -> None:
+    with Lease(spool, ROLE_WORKER, slots=1) as me, Lease(spool, ROLE_WORKER, slots=1) as other:
+        lookout = Lookout(spool, network=False, poll_interval=1.0, wall=spool.clock, say=lambda *_: None)
+        census = Census(spool, 120.0, me.worker)
+        lookout.attach(me, census, Recovery(spool, me, Policy, lambda *_: None, lambda: None))
+        shares: list[int] = []
+        divide = lookout.window.divide
+
+        def divided(place: int, workers: Sequence[frozenset[str]]) -> bool:
+            shares.append(len(workers))
+            return divide(place, workers)
+
+        lookout.window.divide = divided  # type: ignore[method-assign]
+        lookout.turn(time.monotonic(), known=set, stopping=False)
+        other.say_stopping()
+        lookout.turn(time.monotonic() + 100, known=set, stopping=False)
+        assert shares == [2, 1]
 
 
 def goes_back_uncounted(spool: Spool) -> None:
