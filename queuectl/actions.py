@@ -57,7 +57,8 @@ def cancel(spool: Spool, job_id: str, timeout: float | None = 30.0) -> str:
                 spool.put_request(request)
                 asked = True
                 if not _has_listener(spool, entry.worker):
-                    return "requested"
+                    deadline = time.monotonic()
+                    continue  # to see whether he is gone because the job has ended
             if deadline is not None and time.monotonic() >= deadline:
                 return "requested"
             time.sleep(pause)

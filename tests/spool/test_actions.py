@@ -12,7 +12,7 @@ import pytest
 from queuectl import actions
 from queuectl.errors import BadJob, NoSuchJob
 from queuectl.lease import ROLE_CLI, ROLE_WORKER, Lease
-from queuectl.spool import Spool
+from queuectl.spool import Entry, Spool
 from tests.spool.faults import Fs
 from tests.support import at_once, body_of, drop, leftovers, listing, only, places, run_once, settle, state_of
 
@@ -71,6 +71,41 @@ def test_a_running_job_is_asked_for_and_the_request_stands_until_its_worker_answ
     assert spool.has_request("job1.cancel")
     settle(spool, claim, "completed")
     assert actions.cancel(spool, "job1", timeout=0.0) == "completed", "it was too late"
+
+
+def test_the_answer_of_a_command_that_has_the_job_for_a_moment_is_waited_for(spool: Spool) -> None:
+    """No worker is there, but a `dlq retry` that holds the claim."""
+    spool.enqueue("true", id="job1")
+    with Lease(spool, ROLE_CLI) as other:
+        claim = spool.claim(only(spool), other.worker, other.next(), counted=False)
+        assert claim is not None
+        looks = iter(range(10))
+
+        class Slow(Spool):
+            def find(self, job_id: str) -> Entry | None:
+                if next(looks) == 3:
+                    settle(spool, claim, "failed")
+                return super().find(job_id)
+
+        assert actions.cancel(Slow(spool.root, durability="none"), "job1", None) == "cancelled"
+    assert state_of(spool, "job1") == "dead"
+    assert not spool.has_request("job1.cancel")
+
+
+def test_a_job_that_ends_with_its_worker_while_it_is_cancelled_is_not_called_requested(spool: Spool) -> None:
+    spool.enqueue("true", id="job1")
+    lease = Lease(spool, ROLE_WORKER)
+    claim = spool.claim(only(spool), lease.worker, lease.next())
+    assert claim is not None
+
+    class Late(Fs):
+        def after(self, name: str, args: tuple[Any, ...]) -> None:
+            if name == "rename" and args[1].endswith("job1.cancel"):
+                settle(spool, claim, "completed")
+                lease.release()
+
+    assert actions.cancel(Spool(spool.root, durability="none", fs=Late()), "job1") == "completed"
+    assert not spool.has_request("job1.cancel")
 
 
 def test_a_job_that_is_claimed_while_it_is_cancelled_is_asked_for_instead(spool: Spool, lease: Lease) -> None:

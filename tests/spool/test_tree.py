@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from queuectl import fsck
 from queuectl.actions import cancel
+from queuectl.core.backoff import Policy
 from queuectl.disk import DIRECTORIES, locate
 from queuectl.errors import SpoolError, UsageError
 from queuectl.lease import ROLE_CLI, Lease
@@ -206,6 +208,23 @@ def test_modes_that_keep_the_group_out_are_found(tmp_path: Path) -> None:
     assert list(spool.wrong_modes()) == []
     os.chmod(spool.dir("failed"), 0o750)
     assert list(spool.wrong_modes()) == [(spool.dir("failed"), 0o750, 0o2770, "the group cannot work in it")]
+
+
+@needs_root
+def test_what_only_another_member_may_mend_keeps_nothing_else_from_being_mended(open_path: Path) -> None:
+    root = str(open_path / "spool")
+    initialise(root, group=NOBODY)
+    os.chmod(os.path.join(root, "failed"), 0o750)
+    os.symlink("nobody.1=draft", os.path.join(root, ".ids", "lost"))
+    fsck.repair(Spool(open_path / "warm"), 120.0, Policy(), None, print)  # imports what the member may not read
+
+    def member() -> str:
+        said: list[str] = []
+        fsck.repair(Spool(root), 120.0, Policy(), None, lambda level, text: said.append(text))
+        return f"{said}"
+
+    assert "Could not set the mode: " in as_user(NOBODY, NOBODY, member)
+    assert [finding.path for finding in fsck.check(Spool(root), 120.0)] == [os.path.join(root, "failed/")]
 
 
 # -- made once, mended later ------------------------------------------------------------------------------------------
