@@ -10,8 +10,10 @@ went. SpoolError for the rest.
 
 from __future__ import annotations
 
+import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 from queuectl.core import job as jobs
 from queuectl.core.backoff import CANCELLED, Outcome, explain
@@ -69,6 +71,17 @@ def cancel(spool: Spool, job_id: str, timeout: float | None = 30.0) -> str:
             return CANCELLED
 
 
+@contextmanager
+def _no_interrupt() -> Iterator[None]:
+    """Ctrl-C comes afterwards: between a claim and its settle the job would be left to recovery, as an attempt that was
+    lost."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _has_listener(spool: Spool, holder: str) -> bool:
     """Whether anybody is alive who would obey a request to cancel what `holder` has claimed."""
     return any(one.alive and (one.id == holder or one.role == ROLE_WORKER) for one in workers(spool))
@@ -84,7 +97,7 @@ def _was_cancelled(spool: Spool, entry: Entry) -> bool:
 
 def _bury(spool: Spool, entry: Entry) -> bool:
     """Move a waiting job to dead/. False if somebody else took it."""
-    with Lease(spool, ROLE_CLI) as lease:
+    with _no_interrupt(), Lease(spool, ROLE_CLI) as lease:
         claim = spool.claim(entry, lease.worker, lease.next(), counted=False)
         if claim is None:
             return False
@@ -113,7 +126,7 @@ def requeue(spool: Spool, job_id: str) -> bool:
     job = spool.load(entry)
     if job is None:
         return False
-    with Lease(spool, ROLE_CLI) as lease:
+    with _no_interrupt(), Lease(spool, ROLE_CLI) as lease:
         # Later than the job was settled, whatever this host's clock says: if a network repeats the rename when the job
         # has died again, whoever recovers the claim sees it (recover.py).
         later = max(stamp(spool.clock()), next_stamp(stamp(jobs.last_settled(job))))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +131,28 @@ def test_a_waiting_file_that_is_no_job_is_set_aside_when_it_is_cancelled(spool: 
     drop(spool, "20990101T000000.000000Z.p0.a0.job1.json", b"no job")
     assert actions.cancel(spool, "job1") == "cancelled"
     assert [reason for _, reason in spool.rejected()] == ["not JSON: Expecting value at line 1 column 1"]
+
+
+@pytest.mark.parametrize("step", range(8))
+def test_ctrl_c_in_the_middle_of_a_cancel_or_requeue_leaves_no_lost_attempt(spool: Spool, step: int) -> None:
+    class Interrupted(Fs):
+        changes = 0
+
+        def after(self, name: str, args: tuple[Any, ...]) -> None:
+            self.changes += name in ("rename", "link", "unlink")
+            if self.changes == step + 1:
+                self.changes += 1
+                signal.raise_signal(signal.SIGINT)
+
+    spool.enqueue("true", id="job1")
+    for action in (actions.cancel, actions.requeue):
+        fs = Interrupted()
+        with suppress(KeyboardInterrupt):
+            action(Spool(spool.root, durability="none", fs=fs), "job1")
+            assert fs.changes <= step, "the interrupt was raised, and lost"
+        assert listing(spool, "processing") == leftovers(spool) == []
+        assert listing(spool, "workers") == []
+    assert "lost" not in json.dumps(body_of(spool, "job1"))
 
 
 # -- requeue ----------------------------------------------------------------------------------------------------------
