@@ -5,6 +5,8 @@ with tomlkit (which keeps comments) under filelock and by an atomic rename. Know
 
 When things go wrong: a value that cannot be used is ConfigError that names the setting, where it came from and what
 is expected. A worker that rereads a broken file keeps its last good settings and says so; that is worker.py's doing.
+
+It is long because it is a table: each setting stands once, with its spellings, its limits and what it is for.
 """
 
 from __future__ import annotations
