@@ -12,6 +12,8 @@ was booted, is dead at once on a local file system.
 
 When things go wrong: a lease whose file was removed is lost (`renew` says so) and never taken up again; its owner
 kills its jobs and takes a new one under a new name.
+
+It is long because what is written into a lease, and how others judge by it, must agree.
 """
 
 from __future__ import annotations
