@@ -83,6 +83,7 @@ class Disk:
             raise SpoolError(f"{self.root} is no directory. Name one with --spool DIR.", path=self.root)
         check_safe(self.root, made)
         self._owner = made.st_uid
+        self._mapped = -1  # a user whose files a server makes the owner's
         self.group = bool(made.st_mode & stat.S_IWGRP)
         self._mode = 0o660 if self.group else 0o600
         try:
@@ -355,7 +356,7 @@ class Disk:
     def check_maker(self) -> None:
         """Refuse to leave in a private spool what its owner, as whom its workers run, could not read: root may write
         anywhere, and what it makes is root's. SpoolError."""
-        if self.group or os.geteuid() == self._owner:
+        if self.group or os.geteuid() in (self._owner, self._mapped):
             return
         draft = self._write_draft(b"")  # whose it becomes is for the file system to say: a server may map users
         try:
@@ -369,6 +370,7 @@ class Disk:
                 f"{self.root} belongs to {_user(self._owner)}, who could not read what {_user(maker)} puts"
                 " there. Do it as that user (`sudo -u`).", path=self.root, errno=errno.EPERM,
             )  # fmt: skip
+        self._mapped = os.geteuid()
 
     def wrong_modes(self) -> Iterator[tuple[str, int, int, str]]:
         """The directories whose mode lets in others, or keeps out those who work here: path, mode, what it should be,

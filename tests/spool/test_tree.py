@@ -179,7 +179,8 @@ def test_a_server_that_takes_all_for_one_user_is_asked_whose_a_file_becomes(serv
             found[stat.ST_UID] = NOBODY
             return os.stat_result(found)
 
-    assert Spool(services, fs=Squashed()).enqueue("true", id="x") == "x"
+    spool = Spool(services, fs=Squashed())
+    assert [spool.enqueue("true", id=job_id) for job_id in ("x", "y")] == ["x", "y"]
 
 
 @needs_root
