@@ -39,7 +39,7 @@ def cancel(spool: Spool, job_id: str, timeout: float | None = 30.0) -> str:
     """
     request = f"{job_id}.cancel"
     deadline = None if timeout is None else time.monotonic() + timeout
-    asked, pause = False, FIRST_WAIT
+    asked, alone, pause = False, False, FIRST_WAIT
     while True:
         entry = spool.find(job_id)
         if entry is None:
@@ -55,20 +55,21 @@ def cancel(spool: Spool, job_id: str, timeout: float | None = 30.0) -> str:
             spool.remove_worker_file(request)
             return CANCELLED if _was_cancelled(spool, entry) else entry.state
         if entry.state == PROCESSING:
+            if alone or (asked and deadline is not None and time.monotonic() >= deadline):
+                return "requested"
             if not asked:
                 spool.put_request(request)
                 asked = True
-                if not _has_listener(spool, entry.worker):
-                    deadline = time.monotonic()
-                    continue  # to see whether he is gone because the job has ended
-            if deadline is not None and time.monotonic() >= deadline:
-                return "requested"
+                alone = not _has_listener(spool, entry.worker)
+                continue  # if nobody is there to answer: is he gone because the job has ended?
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_WAIT)
         elif _bury(spool, entry):
             if asked:
                 spool.remove_worker_file(request)
             return CANCELLED
+        else:
+            alone = False  # somebody has just taken it
 
 
 @contextmanager
@@ -156,19 +157,25 @@ def prune(
     stay.
     """
     pruned: list[Entry] = []
+    if not dry_run:
+        spool.check_maker()
     for state in states:
         assert state in TERMINAL, state
         aged = [(when, entry) for entry in spool.entries([state]) if (when := spool.modified(entry)) is not None]
         aged.sort(key=lambda pair: pair[0], reverse=True)
         limit = spool.clock() / SECOND - (older_than or 0.0)
         for when, entry in aged[keep or 0 :]:
-            if (older_than is None or when < limit) and (dry_run or spool.remove_job(entry)):
+            if older_than is not None and when >= limit:
+                continue
+            # It may have been requeued, and have died again, since it was listed.
+            if dry_run or (spool.modified(entry) == when and spool.remove_job(entry)):
                 pruned.append(entry)
     return pruned
 
 
 def purge(spool: Spool) -> int:
     """Remove all dead letters, and what was set aside as no job. How many they were."""
+    spool.check_maker()
     for name in spool.names(DEAD):  # a crash may leave a reason without its file
         if name.endswith(".rejected.reason") and not spool.exists(DEAD, name.removesuffix(".reason")):
             spool.remove_rejected(name.removesuffix(".reason"))
@@ -179,6 +186,7 @@ def purge(spool: Spool) -> int:
 def purge_one(spool: Spool, job_id: str) -> bool:
     """Remove one dead letter, or the file of that name that was set aside as no job. False if the job is not dead, or
     somebody else moved it just now. Raises NoSuchJob."""
+    spool.check_maker()
     entry = spool.find(job_id)
     if entry is not None:
         return entry.state == DEAD and spool.remove_job(entry)

@@ -356,7 +356,7 @@ class Disk:
     def check_maker(self) -> None:
         """Refuse to leave in a private spool what its owner, as whom its workers run, could not read: root may write
         anywhere, and what it makes is root's. SpoolError."""
-        if self.group or os.geteuid() in (self._owner, self._mapped):
+        if self.group or self._owner == 0 or os.geteuid() in (self._owner, self._mapped):
             return
         draft = self._write_draft(b"")  # whose it becomes is for the file system to say: a server may map users
         try:
@@ -365,11 +365,9 @@ class Disk:
             raise SpoolError.of(error, "write to the spool", draft) from None
         finally:
             self._remove(draft)
+        self._owner = self._fs.stat(self.root).st_uid  # it may have been given to another meanwhile
         if maker != self._owner:
-            raise SpoolError(
-                f"{self.root} belongs to {_user(self._owner)}, who could not read what {_user(maker)} puts"
-                " there. Do it as that user (`sudo -u`).", path=self.root, errno=errno.EPERM,
-            )  # fmt: skip
+            raise not_readable(self.root, self._owner, maker)
         self._mapped = os.geteuid()
 
     def wrong_modes(self) -> Iterator[tuple[str, int, int, str]]:
@@ -381,7 +379,7 @@ class Disk:
             mode = stat.S_IMODE(self._fs.stat(path).st_mode)
             if mode & outside:
                 yield path, mode, right, "others may read or change it"
-            elif mode & right != right:
+            elif ~mode & right & 0o770:
                 yield path, mode, right, "the group cannot work in it" if self.group else "its owner cannot work in it"
 
     # -- change -----------------------------------------------------------------------------------------------
@@ -656,6 +654,13 @@ def _user(uid: int) -> str:
         return f"user {pwd.getpwuid(uid).pw_name}"
     except KeyError:
         return f"user {uid}"
+
+
+def not_readable(root: str, owner: int, maker: int) -> SpoolError:
+    return SpoolError(
+        f"{root} belongs to {_user(owner)}, who could not read what {_user(maker)} puts there. Do it as that user"
+        " (`sudo -u`).", path=root, errno=errno.EPERM,
+    )  # fmt: skip
 
 
 def open_to_all(path: str) -> SpoolError:

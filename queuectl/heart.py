@@ -18,6 +18,8 @@ from collections.abc import Callable
 from queuectl.errors import SpoolError, few_threads
 from queuectl.lease import Lease
 
+LOOK_EVERY = 1.0  # seconds; waits don't count the time in which the machine was suspended
+
 
 def clock() -> float:
     """Seconds since boot, with the time that the machine was suspended."""
@@ -96,7 +98,7 @@ class Heart:
 
     def _guard(self) -> None:
         hunted = False
-        while self._pause(self._until_fence):
+        while self._pause(lambda: min(self._until_fence(), LOOK_EVERY)):
             if self._until_fence() <= 0:
                 self.lost = True
                 self._fence()

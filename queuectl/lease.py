@@ -121,7 +121,11 @@ class Lease:
         SpoolError."""
         if not self._about["stopping"]:
             self._about["stopping"] = True
-            self._spool.rewrite_lease(self._fd, self._text())
+            try:
+                self._spool.rewrite_lease(self._fd, self._text())
+            except SpoolError:
+                self._about["stopping"] = False
+                raise
 
     def next(self) -> int:
         """The number of the next claim; none is ever used twice (R4)."""
@@ -217,7 +221,12 @@ class Census:
     def _look_at(self, worker: str, now: float) -> WorkerInfo | None:
         # Listed, but it cannot be opened: it has just ended, or a cache lies. Nobody is called dead for that.
         unseen = WorkerInfo(worker, "?", 0, ROLE_CLI, 0, (), "", "?", True, 0.0, False)
-        fd = self._spool.open_worker_file(worker + SUFFIX)
+        try:
+            fd = self._spool.open_worker_file(worker + SUFFIX)
+        except SpoolError as error:
+            if error.is_of_one_file:  # another user's, or on a bad block: no worker may stop for that
+                return unseen
+            raise
         if fd is None:
             return None if self._spool.exists(WORKERS, worker + SUFFIX) else unseen
         try:

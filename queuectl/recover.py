@@ -134,7 +134,13 @@ class Recovery:
         left = orphans.kill_all(lambda: orphans.find(lambda text: mark in text, self._spool.root, logs), KILL_LIMIT)
         if left:
             self._say("warning", f"processes {sorted(left)} of worker {owner} won't die; its jobs wait for them")
-        return not left
+            return False
+        held = sorted(log for log in logs if self._spool.is_log_held(log))
+        if held and owner not in self._told:
+            self._told.add(owner)
+            self._say("warning", f"processes of worker {owner}, which was another user's, still write to {held[0]}; its"
+                      " jobs wait for them, or for a worker of that user")  # fmt: skip
+        return not held
 
     def _log_of(self, claim: Claim) -> str:
         try:
@@ -289,8 +295,10 @@ class Recovery:
                 self._spool.remove_temporary(name)
         for name in self._spool.names(WORKERS):
             target, _, kind = name.rpartition(".")
+            # A worker that was taken for dead, and is not, obeys it when it comes back.
             if kind == "stop" and not self._spool.exists(WORKERS, target + SUFFIX):
-                self._spool.remove_worker_file(name)
+                if self._spool.request_age(name) > DRAFT_AGE:
+                    self._spool.remove_worker_file(name)
             elif kind == "cancel":
                 entry = self._spool.find(target)
                 if entry is None or entry.state in TERMINAL:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import stat
 import time
 from array import array
 from collections.abc import Callable
@@ -40,6 +41,10 @@ _BUSY = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 class Busy(Exception):
     """This host cannot start a process now; try again later."""
+
+
+class Overdue(Exception):
+    """The lease went stale while the attempt was being prepared: somebody else has its job, or will have it."""
 
 
 class Attempt:
@@ -82,11 +87,16 @@ class Attempt:
 
 
 class Runner:
-    """Starts and ends attempts. `now` arguments are seconds, monotonic."""
+    """Starts and ends attempts. `now` arguments are seconds, monotonic. `is_overdue` says that nothing may be started
+    any more (R8)."""
 
-    def __init__(self, spool: Spool, environ: dict[str, str], say: Say = lambda *_: None) -> None:
+    def __init__(
+        self, spool: Spool, environ: dict[str, str], say: Say = lambda *_: None,
+        is_overdue: Callable[[], bool] = lambda: False,
+    ) -> None:  # fmt: skip
         self._spool = spool
         self._say = say
+        self._is_overdue = is_overdue
         # As bytes: a job's text is UTF-8, whatever encoding this process's locale has.
         self._environ = {os.fsencode(name): os.fsencode(value) for name, value in environ.items()}
         self._logs = os.path.join(os.path.realpath(spool.root), LOGS, "")  # as /proc gives it
@@ -102,7 +112,7 @@ class Runner:
         self.has_strays = False  # whether some are waited for; ask `settled_down` again soon
 
     def start(self, claim: Claim, job: Job, default_timeout: float | None) -> Attempt:
-        """Start a claimed job. If it could not be started, the attempt has its `outcome` already. Raises Busy;
+        """Start a claimed job. If it could not be started, the attempt has its `outcome` already. Raises Busy, Overdue;
         SpoolError if the log cannot be opened."""
         number = job.attempt
         log = f"{claim.id}.{number}.log"
@@ -116,10 +126,13 @@ class Runner:
         try:
             attempt.pid = self._spawn(job, env, attempt.log_fd)
             attempt.pidfd = os.pidfd_open(attempt.pid)
+        except Overdue:
+            os.close(attempt.log_fd)  # whose file it is now is not for us to say
+            raise
         except OSError as error:
             if attempt.pid or error.errno in _BUSY:
                 if attempt.pid:  # started, but without a descriptor it cannot be waited for
-                    os.killpg(attempt.pid, signal.SIGKILL)
+                    signal_group(attempt, signal.SIGKILL)
                     os.waitpid(attempt.pid, 0)
                 self._forget_log(attempt)
                 raise Busy(error.strerror) from None
@@ -152,6 +165,10 @@ class Runner:
             else:
                 argv = [word.encode() for word in job.argv or ()]
                 program = _find_program(argv[0], env.get(b"PATH", os.defpath.encode()))
+                if self._spool.network:
+                    _read_ahead(program)
+            if self._is_overdue():  # to open the log, or to go to its directory, may have taken long
+                raise Overdue
             return os.posix_spawn(program, argv, env, file_actions=actions, setsid=True,
                                   setsigmask=(), setsigdef=_DEFAULT_SIGNALS)
         finally:
@@ -225,6 +242,11 @@ class Runner:
                     self._say("warning", f"process {pid} was left behind by a job as another user and cannot be killed")
         self._strays, self.has_strays = strays, bool(awaited)
         return [a for a in ended if a.claim.key not in awaited]
+
+    def bury_orphans(self) -> None:
+        """Take away what long jobs have left to us and has ended: as init would, were we not its parent."""
+        if self._adopts:
+            self._orphans()
 
     def _orphans(self) -> list[int]:
         """Our children that lead no attempt. Listed again when one of them has ended: its own children have come to
@@ -375,6 +397,17 @@ def _find_program(name: bytes, path: bytes) -> bytes:
     if found is None:
         raise FileNotFoundError(errno.ENOENT, "command not found", name)
     return found
+
+
+def _read_ahead(program: bytes) -> None:
+    """Wait for a program's server here. Python holds its lock during posix_spawn, so a server that hangs in execve(2)
+    would hold the heart and the fence up as well (R8)."""
+    try:
+        if stat.S_ISREG(os.stat(program).st_mode):
+            with open(program, "rb", buffering=0) as file:
+                file.read(1)
+    except OSError:
+        pass  # execve says it better
 
 
 def _open_home() -> tuple[int, bool]:

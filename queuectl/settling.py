@@ -81,6 +81,7 @@ class Settler:
             if error is not None:
                 self._fail(error, now)
                 return
+            self.problem = self.retry_at = None  # also if only directories were synced, and nothing waits behind them
         if self.retry_at is not None and now < self.retry_at:
             return
         try:

@@ -190,9 +190,12 @@ class Spool(Disk):
                     until = time.monotonic() + ABANDONED_ID / 2
                     self._confirm(reserved)
                 # A worker may have claimed it already, if the reply to the rename was lost: then it is accepted.
-                if not self._move(draft, pending + name.name) and self.find(name.id) is None:
-                    raise SpoolError(f"Could not accept the job: {draft} disappeared. Is the spool being removed?",
-                                     path=draft, errno=errno.ENOENT)
+                if not self._move(draft, pending + name.name):
+                    if name.id in reserved and self._owner_of(name.id) not in ("", os.path.basename(draft)):
+                        raise _given_away(name.id, draft)
+                    if self.find(name.id) is None:
+                        raise SpoolError(f"Could not accept the job: {draft} disappeared. Is the spool being removed?",
+                                         path=draft, errno=errno.ENOENT)
                 reserved.pop(name.id, None)
             self.sync(PENDING)
         except BaseException:
@@ -235,16 +238,12 @@ class Spool(Disk):
         says by id which draft it is for. SpoolError if somebody has done so already."""
         with self._ids_locked():  # nobody is between finding that an id is free and freeing it
             for job_id, draft in reserved.items():
+                if self._owner_of(job_id) != os.path.basename(draft):
+                    raise _given_away(job_id, draft)
                 try:
                     self._fs.utime(draft)
                 except OSError as error:
                     raise SpoolError.of(error, "accept the job", draft) from None
-                if self._owner_of(job_id) != os.path.basename(draft):
-                    raise SpoolError(
-                        f"Could not accept the job: its id {job_id!r} was given to another one, because this took more"
-                        f" than {ABANDONED_ID:g} s. What was accepted before it stays.",
-                        path=draft, errno=errno.EEXIST,
-                    )  # fmt: skip
 
     def _owner_of(self, job_id: str) -> str:
         try:
@@ -257,11 +256,20 @@ class Spool(Disk):
         the spool by hand (`mv dead/X.json pending/`). False if it is in use."""
         if not self.is_abandoned(job_id):
             return False
-        return self._free_id(job_id, lambda: self.is_abandoned(job_id))
+        return self._free_id(job_id, lambda: self.is_abandoned(job_id) and self._is_fenced_off(job_id))
+
+    def _is_fenced_off(self, job_id: str) -> bool:
+        """Make sure that whoever has reserved an id cannot publish its job any more: he may only have been stopped, or
+        his machine suspended. Without its draft his rename fails. False if it came first."""
+        owner = self._owner_of(job_id)
+        if owner.endswith("=draft") and "/" not in owner:
+            self._remove(self._in[TMP] + owner)
+        return self.find(job_id) is None
 
     def _free_id(self, job_id: str, free: Callable[[], bool]) -> bool:
         """Remove a reservation if it is `free`. Two who find so must not both remove it: the second would remove the
         first one's new reservation. Rare, so a lock will do (R10)."""
+        self.check_maker()  # the lock's file would be root's
         with self._ids_locked():
             reserved = self._in[IDS] + job_id
             return not self._is_there(reserved) or (free() and self._remove(reserved))
@@ -604,6 +612,10 @@ class Spool(Disk):
         """Remove a file from .tmp/. The caller knows by the rules in recover.py that nobody needs it."""
         self._remove(self._in[TMP] + name)
 
+    def request_age(self, name: str) -> float:
+        """Seconds since a request was dropped into workers/, by the clocks of the file system and of this host."""
+        return self._age(self._in[WORKERS] + name)
+
     def draft_age(self, name: str) -> float:
         """Seconds since a file in .tmp/ was written, by the clocks of the file system and of this host."""
         return self._age(self._in[TMP] + name)
@@ -718,9 +730,26 @@ class Spool(Disk):
         try:
             fd = self._create(path, flags)
             self._give_to_group(fd)
-            return fd
         except OSError as error:
             raise SpoolError.of(error, "open the log", path) from None
+        if self.group and not self.network:
+            _try_lock(fd)
+        return fd
+
+    def is_log_held(self, name: str) -> bool:
+        """Whether a process of another user of a group's spool, whose environment nobody else may see, still has this
+        log as its output: it has inherited the lock of the worker that opened it. Only a local file system tells; and
+        a network one could make us wait for its locks."""
+        if not self.group or self.network:
+            return False
+        try:
+            fd = self._fs.open(self._in[LOGS] + name, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            return not _try_lock(fd)
+        finally:
+            self._fs.close(fd)
 
     def rename_log(self, spare: str, name: str) -> bool:
         """Give an empty log of the caller's the name of the next one: that of an attempt, which nobody else makes.
@@ -816,7 +845,8 @@ class Spool(Disk):
         """Write over a lease of one's own, in one call, with as many bytes as it had. SpoolError."""
         try:
             self._fs.pwrite(fd, data, 0)
-            self._fs.fsync(fd)  # else other hosts would not see it
+            if self.network:
+                self._fs.fsync(fd)  # else other hosts would not see it
         except OSError as error:
             raise SpoolError.of(error, "write the lease", self._in[WORKERS]) from None
 
@@ -900,6 +930,27 @@ class Spool(Disk):
         gone = self._unlink(self._in[DEAD] + name)
         self._remove(self._in[DEAD] + name + ".reason")
         return gone
+
+def _try_lock(fd: int) -> bool:
+    """Lock an open file, with all who inherit it. False if somebody else has; a file system without locks has no
+    say."""
+    from fcntl import LOCK_EX, LOCK_NB, flock
+
+    try:
+        flock(fd, LOCK_EX | LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def _given_away(job_id: str, draft: str) -> SpoolError:
+    return SpoolError(
+        f"Could not accept the job: its id {job_id!r} was given to another one, because this took more than"
+        f" {ABANDONED_ID:g} s. What was accepted before it stays.", path=draft, errno=errno.EEXIST,
+    )  # fmt: skip
+
 
 # -- names and ids --------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import stat
 from typing import Any
 
 from queuectl.core.states import STATES
-from queuectl.disk import DIRECTORIES, LAYOUT, NEW, TMP, check_tree, token
+from queuectl.disk import DIRECTORIES, LAYOUT, NEW, TMP, check_tree, not_readable, token
 from queuectl.errors import SpoolError, cut
 from queuectl.probe import scratch
 
@@ -23,21 +23,22 @@ def initialise(root: str, *, group: int | None = None, fs: Any = os) -> None:
 
     A directory that becomes a spool is 0700 (2770 for a group) whatever the umask is, and so are the parents that it
     needs; a spool that is there keeps its modes unless `group` is given (or one of a group's directories is closed to
-    it). What root makes in another user's directory becomes that user's. A directory that holds something else is left
-    alone.
+    it). A directory that holds something else is left alone, and so is another user's: what root made there would be
+    root's, and to give it away would be a way to have anything given away (a link in its place).
     """
     try:
         made = not os.path.isdir(root)
         if made:
             _make_directories(root, fs)
+        else:
+            _check_theirs(root)
         if made or not os.path.exists(os.path.join(root, ".id")):
             _check_unused(root)
             _set_mode(root, group)
             _check_names(root, fs)
         elif group is not None:
             _set_mode(root, group)
-        found = os.stat(root)
-        shared = bool(found.st_mode & stat.S_IWGRP)
+        shared = bool(os.stat(root).st_mode & stat.S_IWGRP)
         for name in DIRECTORIES:
             path = os.path.join(root, name)
             try:
@@ -49,14 +50,19 @@ def initialise(root: str, *, group: int | None = None, fs: Any = os) -> None:
                     _set_mode(path, group)
                 elif shared:
                     _complete_mode(path)
-            if not shared:
-                _give(path, found.st_uid)
         check_tree(root, fs)
-        _write_identity(root, shared, found.st_uid, fs)
+        _write_identity(root, shared, fs)
         if group is not None:
             _share_files(root, group)
     except OSError as error:
         raise SpoolError.of(error, "make the spool", os.fsdecode(error.filename or root)) from None
+
+
+def _check_theirs(root: str) -> None:
+    """Refuse to make anything as root in another user's private directory."""
+    found = os.stat(root)
+    if os.geteuid() == 0 and found.st_uid != 0 and not found.st_mode & stat.S_IWGRP:
+        raise not_readable(root, found.st_uid, 0)
 
 
 def _make_directories(path: str, fs: Any) -> None:
@@ -90,7 +96,7 @@ def _check_names(root: str, fs: Any) -> None:
                          errno=errno.EOPNOTSUPP)
 
 
-def _write_identity(root: str, shared: bool, owner: int, fs: Any) -> None:
+def _write_identity(root: str, shared: bool, fs: Any) -> None:
     path = os.path.join(root, ".id")
     if os.path.exists(path):
         return
@@ -102,8 +108,6 @@ def _write_identity(root: str, shared: bool, owner: int, fs: Any) -> None:
                 fs.fchmod(fd, 0o660)
             fs.write(fd, f"queuectl-{LAYOUT} {token()}\n".encode())
             fs.fsync(fd)
-            if os.geteuid() == 0 and os.fstat(fd).st_uid != owner:
-                os.fchown(fd, owner, -1)
         finally:
             fs.close(fd)
         try:
@@ -119,18 +123,6 @@ def _write_identity(root: str, shared: bool, owner: int, fs: Any) -> None:
             fs.unlink(draft)
         except OSError:
             pass
-
-
-def _give(path: str, owner: int) -> None:
-    """A directory that root has made becomes the user's whose spool it is: his workers could not use it."""
-    if os.geteuid() or os.lstat(path).st_uid == owner:
-        return
-    # He may have put something else there meanwhile: a link to another's, which must not become his.
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        os.fchown(fd, owner, -1)
-    finally:
-        os.close(fd)
 
 
 def _complete_mode(path: str) -> None:

@@ -108,6 +108,11 @@ class Wakeup:
             hints.append(self._hints.popleft())
         return hints, lost
 
+    def seen_readable(self) -> None:
+        """A select has found `fileno()` readable; `take` reads it then, though a thread was stopped in the middle of
+        `poke`, and nobody knows of what it has written afterwards."""
+        self._raised = True
+
     def poke(self) -> None:
         """Make `fileno()` readable, from any thread."""
         if not self._raised:

@@ -44,11 +44,12 @@ from queuectl.lease import ROLE_WORKER, Census, Lease, host
 from queuectl.logsize import LogSizes, cut_abandoned
 from queuectl.lookout import Lookout
 from queuectl.recover import Recovery, record_for, release
-from queuectl.runner import Attempt, Busy, Runner
+from queuectl.runner import Attempt, Busy, Overdue, Runner
 from queuectl.settling import Settler, one_thread
 from queuectl.spool import Entry, Settlement, Spool, entry_of
 from queuectl.talk import Talk, plural
 
+BURY_EVERY = 10.0  # seconds between two looks for zombies that long jobs have left to us
 TROUBLE_PAUSE = 1.0  # seconds until what failed with the spool is tried again
 AHEAD = 0.02  # seconds of work that may be claimed ahead of the slots ...
 MOST_AHEAD = 8  # ... and no more jobs than that
@@ -104,6 +105,8 @@ class Worker:
         self._pace = 1.0  # seconds that an attempt took lately
         self._losses = 0  # lost races in a row
         self._trouble_until: float | None = None
+        self._bury_at = 0.0
+        self._unwatched: set[Attempt] = set()  # running, and the kernel would not tell us of their end
         self.done = 0
 
     # -- the life of a worker -----------------------------------------------------------------------------------
@@ -124,7 +127,7 @@ class Worker:
         self._poller = select.epoll()
         self._poller.register(wakeup.fileno(), select.EPOLLIN)
         self._catch_signals()
-        self._runner = Runner(self._spool, dict(os.environ), self._say)
+        self._runner = Runner(self._spool, dict(os.environ), self._say, lambda: self._heart.is_overdue())
         if not self._runner.is_at_home:
             self._say("warning", "the directory it was started in may not be entered; jobs without a cwd run in /")
         self._logs = LogSizes(self._spool, self._say)
@@ -174,6 +177,10 @@ class Worker:
         if self._stop == 1 and self._stop_at is not None and now >= self._stop_at:
             self._order_stop(now=True, why="stop-grace is over")
         self._runner.check_deadlines(now)
+        if self._runner.running and now >= self._bury_at:
+            self._bury_at = now + BURY_EVERY
+            self._runner.bury_orphans()
+        self._watch_again()
         self._logs.turn(now, self._runner.running.values(), self._config.max_log)
 
     def _take_work(self, now: float) -> None:
@@ -204,6 +211,10 @@ class Worker:
         for fd, _ in self._poller.poll(timeout, MOST_EVENTS):
             if fd in self._runner.running:
                 self._ended.append(self._runner.reap(fd))
+            elif fd == self._signal_fd:
+                self._drain_signals()
+            else:
+                self._lookout.wakeup.seen_readable()
 
     def _refill(self) -> None:
         """Give the slots that have become free meanwhile to the next jobs. Called between any two pieces of work: with
@@ -218,6 +229,8 @@ class Worker:
         wanted = [self._runner.next_deadline(), self._settler.retry_at, self._settler.due]
         if self._runner.running and self._config.max_log is not None:
             wanted.append(self._logs.at)
+        if self._runner.running:
+            wanted.append(self._bury_at)
         if self._trouble_until is not None:
             wanted.append(self._trouble_until)
         else:
@@ -291,6 +304,8 @@ class Worker:
         except SpoolError:
             self._heart.lost = True  # and taken anew, when a thread can be had
             raise
+        if self._stop:
+            self._show_stopping()
 
     def _lose_lease(self) -> None:
         """Somebody took us for dead. Our jobs are theirs: kill, and go on under a new name. What has ended meets the
@@ -301,6 +316,7 @@ class Worker:
         self._runner.check_deadlines(time.monotonic())
         self._claimed.clear()
         self._heart.stop()
+        self._obey_request(f"{self._lease.worker}.stop")  # nobody will look for it under the new name
         self._lease.release()
         self._take_lease()
 
@@ -319,16 +335,16 @@ class Worker:
 
     def _obey(self) -> None:
         """Signals: the first drains, the second (or SIGQUIT) stops now."""
-        if not self._signals:
-            return
+        while self._signals:
+            number = self._signals.popleft()
+            self._order_stop(now=self._stop > 0 or number == signal.SIGQUIT, why=signal.Signals(number).name)
+
+    def _drain_signals(self) -> None:
         try:
             while os.read(self._signal_fd, 64):
                 pass
         except BlockingIOError:
             pass
-        while self._signals:
-            number = self._signals.popleft()
-            self._order_stop(now=self._stop > 0 or number == signal.SIGQUIT, why=signal.Signals(number).name)
 
     def _order_stop(self, *, now: bool, why: str) -> None:
         if now and self._stop < 2:
@@ -340,7 +356,6 @@ class Worker:
             self._show_stopping()
         elif not self._stop:
             self._stop = 1
-            self._show_stopping()
             grace = self._config.stop_grace
             self._stop_at = None if grace is None else time.monotonic() + grace
             if self._runner.running:
@@ -348,9 +363,10 @@ class Worker:
                 limit = "" if grace is None else f" at most {say_duration(grace)}"
                 level = "warning" if why == "SIGINT" else "info"  # whoever has pressed Ctrl-C is looking
                 self._say(level, f"{why}: waiting{limit} for {running}; once more stops now")
+            self._show_stopping()
 
     def _show_stopping(self) -> None:
-        if self._runner.running:  # else it is gone in a moment
+        if self._runner.running or len(self._settler):  # else it is gone in a moment
             try:
                 self._lease.say_stopping()
             except SpoolError:
@@ -537,6 +553,8 @@ class Worker:
                 continue
             try:
                 attempt = self._runner.start(claim, job, self._config.default_timeout)
+            except Overdue:
+                continue
             except (Busy, SpoolError) as error:
                 self._talk.problem("start", f"no job can be started: {error}; trying again")
                 self._settle(release(claim, job, self._now()), None)
@@ -549,8 +567,17 @@ class Worker:
                 self._ended.append(attempt)
             else:
                 self._logs.started(attempt.began)
-                # Once: a child that is just being started holds a copy of it, so closing it would not end the watch.
-                self._poller.register(attempt.pidfd, select.EPOLLIN | select.EPOLLONESHOT)
+                self._unwatched.add(attempt)
+                self._watch_again()
+
+    def _watch_again(self) -> None:
+        """Have the kernel tell of the end of what was started. OSError (fs.epoll.max_user_watches): then it is tried
+        again at each turn."""
+        while self._unwatched:
+            attempt = next(iter(self._unwatched))
+            # Once: a child that is just being started holds a copy of it, so closing it would not end the watch.
+            self._poller.register(attempt.pidfd, select.EPOLLIN | select.EPOLLONESHOT)
+            self._unwatched.discard(attempt)
 
     def _release_all(self, claimed: deque[tuple[Claim, jobs.Job]]) -> None:
         while claimed:

@@ -109,10 +109,14 @@ def show_ids(ids: list[str], as_json: bool) -> None:
 
 
 def hint(spool: Spool, then: str = "the job waits") -> None:
-    """Tell a person that nobody works here yet."""
+    """Tell a person that nobody works here yet. Never an error: the job is accepted."""
     from queuectl.lease import ROLE_WORKER, workers
 
-    if not any(one.alive and one.role == ROLE_WORKER and not one.stopping for one in workers(spool)):
+    try:
+        there = any(one.alive and one.role == ROLE_WORKER for one in workers(spool))
+    except SpoolError:
+        return
+    if not there:
         from queuectl.cli.render import say
 
         say(f"No worker is running; {then}. `queuectl worker start` starts one.")

@@ -318,6 +318,25 @@ def test_waiting_ends_at_its_timeout_and_for_unknown_jobs_at_once(spool: Spool) 
         actions.wait(spool, ["a", "nobody"])
 
 
+def test_prune_keeps_what_has_died_again_since_it_was_listed(spool: Spool, lease: Lease) -> None:
+    ended(spool, lease, "old")
+    ended(spool, lease, "older")
+    for job_id, age in (("old", 50), ("older", 60)):
+        when = time.time() - age * 86400
+        os.utime(f"{spool.dir('dead')}{job_id}.json", (when, when))
+
+    class Slow(Spool):
+        def remove_job(self, entry: Entry) -> bool:
+            if entry.id == "old":
+                actions.requeue(spool, "older")
+                run_once(spool, lease, "older", "dead")
+            return super().remove_job(entry)
+
+    slow = Slow(spool.root, durability="none")
+    assert [entry.id for entry in actions.prune(slow, ["dead"], 40 * 86400.0, None)] == ["old"]
+    assert state_of(spool, "older") == "dead"
+
+
 def test_a_cancelled_or_requeued_job_leaves_no_lease_and_no_draft(spool: Spool) -> None:
     spool.enqueue("true", id="a")
     actions.cancel(spool, "a")

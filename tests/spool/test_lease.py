@@ -4,6 +4,7 @@ It is long because each way to be wrong about somebody's life has its test."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -256,12 +257,23 @@ def test_other_names_are_no_leases(spool: Spool, name: str) -> None:
 def test_trouble_with_the_disk_is_told_of_and_nobody_is_called_dead(spool: Spool, monkeypatch: Any) -> None:
     with Lease(spool, ROLE_WORKER):
         def broken(fd: int) -> os.stat_result:
-            raise OSError(5, "Input/output error")
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
         with monkeypatch.context() as patch:
             patch.setattr("queuectl.lease.os.fstat", broken)
             with pytest.raises(SpoolError, match=r"Could not read a (lease|worker's file): "):
                 Census(spool, 100.0).look(0.0)
+
+
+def test_stopping_that_could_not_be_said_is_said_again(spool: Spool, monkeypatch: Any) -> None:
+    with Lease(spool, ROLE_WORKER) as lease:
+        with monkeypatch.context() as patch:
+            patch.setattr(spool, "rewrite_lease", lambda *_: (_ for _ in ()).throw(SpoolError("a full disk")))
+            with pytest.raises(SpoolError):
+                lease.say_stopping()
+        lease.say_stopping()
+        (about,) = workers(spool)
+        assert about.stopping
 
 
 def test_what_is_known_of_a_worker_can_be_shown(spool: Spool) -> None:
@@ -310,3 +322,21 @@ def test_a_shorter_heartbeat_is_in_force_at_once() -> None:
         assert all(server.beats.acquire(timeout=5) for _ in range(3))
     finally:
         beating.stop()
+
+
+def test_a_machine_that_was_suspended_fences_itself_as_soon_as_it_wakes(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Waits go by a clock that stood still meanwhile."""
+    slept = [0.0]
+    monkeypatch.setattr("queuectl.heart.clock", lambda: time.monotonic() + slept[0])
+    fenced = threading.Event()
+    with Lease(spool, ROLE_WORKER) as lease:
+        heart = Heart(lease, 1000.0, lambda: None)
+        heart.fence_after(500.0, fenced.set)
+        heart.start()
+        slept[0] = 3600.0
+        try:
+            assert fenced.wait(20)
+        finally:
+            heart.stop()

@@ -9,6 +9,7 @@ import os
 import signal
 import stat
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -36,7 +37,23 @@ from queuectl.worker import Worker
 from tests.faults.patched import completes, patched
 from tests.spool.faults import Fs, LyingFs
 from tests.spool.test_network import NFS3
-from tests.support import age, body_of, die, listing, mode, queuectl, recover, run_once, state_of, until, worker
+from tests.spool.test_tree import NOBODY, as_user
+from tests.support import (
+    age,
+    body_of,
+    die,
+    leftovers,
+    listing,
+    mode,
+    needs_root,
+    only,
+    queuectl,
+    recover,
+    run_once,
+    state_of,
+    until,
+    worker,
+)
 
 STAMP = "20200101T000000.000000Z"
 
@@ -191,6 +208,15 @@ def test_a_claim_that_cannot_be_read_stops_neither_recovery_nor_workers(tmp_path
         recover(spool)
         assert state_of(spool, "bad") in ("pending", "failed")
     assert listing(spool, "workers") == []
+
+
+@pytest.mark.parametrize("error", [errno.EACCES, errno.EIO])
+def test_a_lease_that_cannot_be_read_stops_nobody_and_is_called_alive(tmp_path: Path, error: int) -> None:
+    spool = Spool(tmp_path, durability="none", fs=Unreadable("workers/stranger-1-x", error))
+    Path(spool.dir("workers") + "stranger-1-x.json").write_text("{}")
+    with Lease(spool, ROLE_WORKER) as lease:
+        seen = {info.id: info.alive for info in Census(spool, 0.0, lease.worker).look(1e9)}
+        assert seen == {lease.worker: True, "stranger-1-x": True}
 
 
 class Hiding(Fs):
@@ -602,6 +628,53 @@ def test_an_id_that_was_taken_for_abandoned_by_another_is_not_used_twice(
     assert listing(theirs, ".ids") == ["b"], "and its reservation stays"
 
 
+def test_an_enqueuer_that_was_stopped_just_before_it_publishes_finds_its_id_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has just confirmed its ids; then its machine is suspended, or somebody types Ctrl-Z."""
+    theirs = Spool(tmp_path, durability="none")
+
+    class Stopped(Fs):
+        def before(self, name: str, args: tuple[Any, ...]) -> None:
+            if name == "rename" and "/pending/" in args[1]:
+                age(theirs)
+                assert theirs.enqueue("echo theirs", id="a") == "a"
+
+    monkeypatch.setattr(spools, "ABANDONED_ID", 5.0)
+    with pytest.raises(SpoolError, match="its id 'a' was given to another one"):
+        Spool(tmp_path, durability="none", fs=Stopped()).enqueue("echo ours", id="a")
+    assert body_of(theirs, "a")["command"] == "echo theirs"
+    assert listing(theirs, ".ids") == ["a"]
+    assert leftovers(theirs) == []
+
+
+def test_whoever_frees_an_id_sees_that_its_job_was_published_just_before(tmp_path: Path) -> None:
+    ours = Spool(tmp_path, durability="none")
+
+    class Late(Fs):
+        """The draft is renamed when it is to be removed."""
+
+        def before(self, name: str, args: tuple[Any, ...]) -> None:
+            if name == "unlink" and args[0].endswith("=draft") and os.path.exists(args[0]):
+                os.rename(args[0], ours.dir("pending") + f"{STAMP}.p0.a0.a.json")
+
+    draft = ours._write_draft(b'{"command": "echo ours"}')
+    ours._reserve("a", os.path.basename(draft))
+    theirs = Spool(tmp_path, durability="none", fs=Late())
+    age(theirs)
+    assert theirs.free_abandoned("a") is False
+    assert os.readlink(tmp_path / ".ids" / "a") == os.path.basename(draft)
+
+
+def test_a_reservation_that_names_another_file_removes_none(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, durability="none")
+    Path(tmp_path, "mine=draft").touch()
+    os.symlink("../mine=draft", tmp_path / ".ids" / "a")
+    age(spool)
+    spool._is_fenced_off("a")
+    assert Path(tmp_path, "mine=draft").exists()
+
+
 def test_a_long_batch_keeps_its_ids_from_being_taken_for_abandoned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -627,6 +700,33 @@ def test_a_long_batch_keeps_its_ids_from_being_taken_for_abandoned(
 
 
 # -- a group's spool -------------------------------------------------------------------------------------------------
+
+
+@needs_root
+def test_another_members_process_that_nobody_may_look_into_is_known_by_its_log(tmp_path: Path) -> None:
+    """R8: a member's worker was killed, and another member's finds its job. It was run beside what was left of it."""
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o755)
+        root = f"{directory}/spool"
+        initialise(root, group=NOBODY)
+        spool = Spool(root, durability="none")
+        recover(spool)  # imports what the member may not read
+        spool.enqueue("sleep 20", id="a")
+        lease = Lease(spool, ROLE_WORKER)
+        claim = spool.claim(only(spool), lease.worker, lease.next())
+        assert claim is not None
+        log = spool.open_log("a.1.log")
+        environ = {"QUEUECTL_CLAIM": claim.key, "QUEUECTL_SPOOL": root, "PATH": os.environ["PATH"]}
+        with subprocess.Popen(["sleep", "20"], env=environ, stdout=log, user=12345, group=NOBODY) as theirs:
+            os.close(log)
+            die(lease)
+            said = as_user(NOBODY, NOBODY, lambda: str(recover(Spool(root, durability="none"))))
+            assert "which was another user's, still write to a.1.log; its jobs wait for them" in said
+            assert state_of(spool, "a") == "processing"
+            theirs.kill()
+            theirs.wait()
+            as_user(NOBODY, NOBODY, lambda: str(recover(Spool(root, durability="none"))))
+            assert state_of(spool, "a") == "failed"
 
 
 def test_a_private_spool_that_becomes_a_groups_opens_what_lies_there(tmp_path: Path) -> None:

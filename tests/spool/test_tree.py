@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from queuectl import fsck
-from queuectl.actions import cancel
+from queuectl.actions import cancel, prune, purge, purge_one
 from queuectl.core.backoff import Policy
 from queuectl.disk import DIRECTORIES, locate
 from queuectl.errors import SpoolError, UsageError
@@ -142,7 +142,8 @@ def services(open_path: Path) -> str:
     lambda spool: spool.enqueue("true"), lambda spool: spool.enqueue_many([{"command": "true", "id": "x"}]),
     lambda spool: cancel(spool, "theirs"), lambda spool: spool.put_request("theirs.cancel"),
     lambda spool: spool.change_config({"max-retries": "5"}), lambda spool: Lease(spool, ROLE_CLI),
-], ids=["enqueue", "enqueue-id", "cancel", "request", "config", "lease"])  # fmt: skip
+    lambda spool: prune(spool, ["completed"], None, None), purge, lambda spool: purge_one(spool, "theirs"),
+], ids=["enqueue", "enqueue-id", "cancel", "request", "config", "lease", "prune", "purge", "purge-one"])  # fmt: skip
 def test_root_leaves_nothing_in_a_private_spool_that_its_workers_could_not_read(
     services: str, action: Callable[[Spool], object]
 ) -> None:
@@ -159,14 +160,39 @@ def test_root_leaves_nothing_in_a_private_spool_that_its_workers_could_not_read(
 
 
 @needs_root
-def test_root_may_look_into_a_private_spool_and_mend_its_directories(services: str) -> None:
-    os.rmdir(os.path.join(services, "logs"))
-    os.unlink(os.path.join(services, ".id"))
-    spool = Spool(services)
-    assert [entry.id for entry in spool.entries(["pending"])] == ["theirs"]
-    made = [os.stat(os.path.join(services, name)) for name in (".id", *DIRECTORIES)]
-    assert {found.st_uid for found in made} == {NOBODY}
+def test_root_may_look_into_a_private_spool(services: str) -> None:
+    before = whole_tree(services)
+    assert [entry.id for entry in Spool(services).entries(["pending"])] == ["theirs"]
+    assert prune(Spool(services), ["completed"], None, None, dry_run=True) == []
+    assert whole_tree(services) == before
+
+
+@needs_root
+@pytest.mark.parametrize("gone", ["logs", ".id"])
+def test_root_makes_nothing_in_a_users_directory(services: str, gone: str) -> None:
+    """Nor gives it away: the user could put a link to another's directory in its place."""
+    path = Path(services, gone)
+    path.unlink() if gone == ".id" else path.rmdir()
+    with pytest.raises(SpoolError, match="belongs to user nobody, who could not read what user root puts there"):
+        Spool(services)
+    assert not path.exists()
     assert as_user(NOBODY, NOBODY, lambda: Spool(services).enqueue("true", id="more")) == "more"
+
+
+@needs_root
+def test_a_user_may_work_in_a_spool_whose_top_an_administrator_has_made(services: str) -> None:
+    os.chown(services, 0, NOBODY)
+    os.chmod(services, 0o750)
+    for name in (".tmp", "pending"):
+        os.chmod(os.path.join(services, name), 0o700)
+    assert as_user(NOBODY, NOBODY, lambda: Spool(services).enqueue("true", id="more")) == "more"
+
+
+@needs_root
+def test_a_spool_that_is_given_to_root_is_roots(services: str) -> None:
+    spool = Spool(services)
+    os.chown(services, 0, 0)
+    assert spool.enqueue("true", id="x") == "x"
 
 
 @needs_root
@@ -174,28 +200,20 @@ def test_a_server_that_takes_all_for_one_user_is_asked_whose_a_file_becomes(serv
     """As an NFS export with all_squash."""
 
     class Squashed(Fs):
+        asked = 0
+
         def lstat(self, path: str) -> os.stat_result:
             found = list(os.lstat(path))
+            self.asked += path.endswith("=draft")
             found[stat.ST_UID] = NOBODY
             return os.stat_result(found)
 
-    spool = Spool(services, fs=Squashed())
-    assert [spool.enqueue("true", id=job_id) for job_id in ("x", "y")] == ["x", "y"]
-
-
-@needs_root
-def test_what_root_makes_in_a_spool_is_given_to_its_owner_but_nothing_else(services: str, open_path: Path) -> None:
-    """Its owner may put a link to another's directory where root has just made one."""
-    os.mkdir(open_path / "roots")
-    os.rmdir(os.path.join(services, "logs"))
-
-    class Quick(Fs):
-        def mkdir(self, path: str, mode: int) -> None:
-            os.symlink(open_path / "roots", path)
-
-    with pytest.raises(SpoolError):
-        initialise(services, fs=Quick())
-    assert os.stat(open_path / "roots").st_uid == 0
+    fs = Squashed()
+    spool = Spool(services, fs=fs)
+    assert spool.enqueue("true", id="x") == "x"
+    once = fs.asked
+    assert spool.enqueue("true", id="y") == "y"
+    assert fs.asked < 2 * once, "it is asked once"
 
 
 def test_modes_that_keep_the_owner_out_are_found(spool: Spool) -> None:
