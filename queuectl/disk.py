@@ -118,6 +118,11 @@ class Disk:
 
     def mend_tree(self) -> None:
         """Make directories again that somebody has removed. SpoolError if the spool itself is gone or another."""
+        self.check_identity()
+        self._make()
+
+    def check_identity(self) -> None:
+        """SpoolError if what lies here is not the spool that was opened: then a file that is missing means nothing."""
         try:
             same = self.read_identity() == self.identity
         except OSError:
@@ -127,7 +132,6 @@ class Disk:
                 f"{self.root} is not the spool it was: it was moved, removed or unmounted. Bring it back.",
                 path=self.root, errno=errno.ENOENT,
             )
-        self._make()
 
     def dir(self, name: str) -> str:
         """The path of one of the spool's directories, with a trailing slash."""
@@ -593,7 +597,8 @@ def locate(explicit: str | None, environ: Mapping[str, str]) -> str:
         if not path:
             raise UsageError("--spool needs a directory.")
         return path
-    if os.path.isdir(os.path.join("spool", PENDING)):
+    # One that this user may not enter is told as that: his jobs must not go to another queue without a word.
+    if os.path.isdir(os.path.join("spool", PENDING)) or (os.path.isdir("spool") and not os.access("spool", os.X_OK)):
         return "spool"
     state_home = environ.get("XDG_STATE_HOME") or os.path.join(
         environ.get("HOME") or os.path.expanduser("~"), ".local", "state"
@@ -633,6 +638,9 @@ def check_tree(root: str, fs: Any = os) -> bool:
 def check_safe(root: str, found: os.stat_result) -> None:
     """Refuse a spool that strangers may write: whoever writes into pending/ runs commands as the worker's user."""
     if found.st_mode & stat.S_IWOTH:
+        if not os.path.lexists(os.path.join(root, ".id")):  # /tmp: what mends a spool would break a system
+            raise SpoolError(f"Everybody may write to {root}, so it is no place for a spool. Name a directory of your"
+                             " own.", path=root, errno=errno.EPERM)  # fmt: skip
         raise open_to_all(root)
     for parent in {os.path.dirname(root), os.path.dirname(os.path.realpath(root))}:
         while True:

@@ -51,7 +51,7 @@ def repair(
         census = Census(spool, stale_after, lease.worker)
         recovery = Recovery(spool, lease, lambda: policy, say, lambda: max_log)
         recovery.run(lambda: census.look(time.monotonic()), spool.clock())
-    set_doubles_aside(spool, say)
+    set_doubles_aside(spool, say, copied=True)
     for finding in check(spool, stale_after):
         try:
             if finding.mend is not None:
@@ -101,7 +101,7 @@ def _temporaries(spool: Spool, stale_after: float) -> Iterator[Finding]:
 
 
 def _doubles(spool: Spool, _: float) -> Iterator[Finding]:
-    for loser, winner in doubles(spool):
+    for loser, winner in doubles(spool, copied=True):
         yield Finding("double", spool.path_of(loser), f"job {loser.id} also lies in {winner.state}/, and wins there",
                       "set it aside in dead/ as .rejected")
 
@@ -134,6 +134,13 @@ def _strangers(spool: Spool, _: float) -> Iterator[Finding]:
             if name.startswith(".") or entry_of(state, name) is not None:
                 continue
             if state == DEAD and (name.endswith(REJECTED) or _has_its_file(spool, name)):
+                continue
+            if spool.is_directory(name, state):
+                yield Finding("stranger", spool.dir(state) + name, "a directory is no job", "")
+                continue
+            if state == DEAD and name.endswith(f"{REJECTED}.reason"):
+                yield Finding("stranger", spool.dir(state) + name, "the reason of a file that is not there any more",
+                              "remove it", lambda n=name: spool.remove_rejected(n.removesuffix(".reason")))  # type: ignore[misc]
                 continue
             yield Finding(
                 "stranger", spool.dir(state) + name, f"no name that {state}/ can hold",

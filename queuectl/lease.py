@@ -149,7 +149,10 @@ class Lease:
         name = self.worker + SUFFIX
         seen = self._spool.open_worker_file(name)
         if seen is None:
-            return name in self._spool.names(WORKERS)
+            if name in self._spool.names(WORKERS):
+                return True
+            self._spool.check_identity()  # another spool at its place says nothing of us
+            return False
         try:
             return os.path.sameopenfile(seen, self._fd)
         finally:

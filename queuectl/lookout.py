@@ -239,6 +239,7 @@ class Lookout:
         leases = {info.id for info in found}
         requests = [name.rpartition(".") for name in self._spool.names(WORKERS)]
         if (self._lease.worker, ".", "json") not in requests:
+            self._spool.check_identity()
             self.lease_missing = True
             return
         unknown: list[Claim] = []

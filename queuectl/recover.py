@@ -345,12 +345,14 @@ def settle_now(spool: Spool, settlement: Settlement) -> bool:
     return settlement.step == Settlement.PUBLISHED
 
 
-def set_doubles_aside(spool: Spool, say: Callable[[str, str], None], recovered: Set[str] = frozenset()) -> int:
+def set_doubles_aside(
+    spool: Spool, say: Callable[[str, str], None], recovered: Set[str] = frozenset(), *, copied: bool = False
+) -> int:
     """After a host has crashed, some file systems show a renamed file in both places (btrfs), or a removed one again.
     The later one stays (R13), the other goes to dead/ as .rejected. How many were set aside. `recovered`: jobs that
     have just been recovered, which may wait in pending/ twice."""
     aside = 0
-    for loser, winner in doubles(spool, recovered):
+    for loser, winner in doubles(spool, recovered, copied=copied):
         reason = f"job {loser.id} lay in two places after a crash; {winner.state}/{winner.name} was kept"
         if spool.reject(loser.state, loser.name, reason):
             say("warning", reason)
@@ -358,8 +360,11 @@ def set_doubles_aside(spool: Spool, say: Callable[[str, str], None], recovered: 
     return aside
 
 
-def doubles(spool: Spool, recovered: Set[str] = frozenset()) -> list[tuple[Entry, Entry]]:
-    """The files of jobs that lie in two places: the earlier one, and the one that wins.
+def doubles(
+    spool: Spool, recovered: Set[str] = frozenset(), *, copied: bool = False
+) -> list[tuple[Entry, Entry]]:
+    """The files of jobs that lie in two places: the earlier one, and the one that wins. `copied`: it may be a copy of a
+    spool that was in use, where a job may also lie in pending/ twice; to see that takes 100 bytes for each.
 
     Every move of a job goes through processing/, so one of two lies there, or waits for a retry, or has ended; or
     recovery has just brought it to where it is.
@@ -368,6 +373,13 @@ def doubles(spool: Spool, recovered: Set[str] = frozenset()) -> list[tuple[Entry
     groups: dict[str, list[Entry]] = {job_id: [] for job_id in recovered}
     for entry in spool.entries([PROCESSING, FAILED]):
         groups.setdefault(entry.id, []).append(entry)
+    if copied:
+        waiting: set[str] = set()
+        for entry in spool.entries([PENDING]):
+            if entry.id in waiting:
+                groups.setdefault(entry.id, [])
+            elif entry.id:
+                waiting.add(entry.id)
     for entry in spool.entries([PENDING]):  # a million that only wait cost no memory
         if entry.id in groups or (entry.id and any(spool.has_ended(entry.id, state) for state in TERMINAL)):
             groups.setdefault(entry.id, []).append(entry)

@@ -360,10 +360,10 @@ class Spool(Disk):
             return None
         return found.st_ino, found.st_size, found.st_mtime_ns
 
-    def is_directory(self, name: str) -> bool:
-        """Whether a name in pending/ is a directory: those are left alone."""
+    def is_directory(self, name: str, state: str = PENDING) -> bool:
+        """Whether a name in pending/ (or another state) is a directory: those are left alone."""
         try:
-            return stat.S_ISDIR(self._fs.lstat(self._in[PENDING] + name).st_mode)
+            return stat.S_ISDIR(self._fs.lstat(self._in[state] + name).st_mode)
         except OSError:
             return False
 
@@ -492,6 +492,8 @@ class Spool(Disk):
             record = one.record
             if one.step == Settlement.WRITTEN:
                 ours = self._move(self._in[PROCESSING] + record.claim.name, self._in[TMP] + record.claim.spent)
+                if not ours:
+                    self._check_before_refusal(batch)
                 one.step = Settlement.FENCED if ours else Settlement.REFUSED
             if one.step == Settlement.FENCED:
                 self.publish(record)
@@ -502,6 +504,17 @@ class Spool(Disk):
                     spares.append(record.claim.spent)
             # The record of a refused one stays until it is swept: if the refusal was a lie (the fence was passed, its
             # reply lost, and the look too early), it is all that is left of the job.
+
+    def _check_before_refusal(self, batch: list[Settlement]) -> None:
+        """In another spool at this one's place (an empty mount point that somebody has enqueued to) no claim is there,
+        and nobody has lost his. What was written there as records is written anew. SpoolError."""
+        try:
+            self.check_identity()
+        except SpoolError:
+            for one in batch:
+                if one.step in (Settlement.BESIDE, Settlement.WRITTEN):
+                    one.step = Settlement.NEW
+            raise
 
     def sync_targets(self, states: Iterable[str]) -> None:
         """The end of step 3: the destinations are on the disk."""
@@ -523,6 +536,7 @@ class Spool(Disk):
             path = self._in[TMP] + record.name
             raise SpoolError(f"Could not settle: {path}: it is there, but cannot be moved. It is tried again.",
                              path=path, errno=errno.ESTALE)  # fmt: skip
+        self.check_identity()
         return False
 
     def _write_record(self, record: Record, data: bytes, spares: list[str]) -> None:

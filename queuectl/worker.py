@@ -242,8 +242,10 @@ class Worker:
         return min((when for when in wanted if when is not None), default=None)
 
     def _finished(self) -> bool:
-        if self._runner.running or self._claimed or self._syncing or self._ended or len(self._settler):
+        if self._runner.running or self._claimed or self._syncing or self._ended:
             return False
+        if len(self._settler):  # told to stop now, it doesn't wait for a disk that refuses
+            return self._stop == 2 and self._settler.problem is not None
         if self._stop:
             return True
         return self._until_empty and not len(self._lookout.window) and self._is_empty()
@@ -279,8 +281,11 @@ class Worker:
         self._settler.close()
         self._syncer.shutdown(wait=False)
         self._runner.close()
-        self._spool.remove_worker_file(f"{self._lease.worker}.stop")
-        self._lease.release()
+        try:
+            self._spool.remove_worker_file(f"{self._lease.worker}.stop")
+            self._lease.release()
+        except SpoolError as error:
+            self._say("warning", str(error))  # whoever works next removes them
         self._lookout.wakeup.stop()
         if unsettled:
             outcomes = plural(unsettled, "outcome")
@@ -363,6 +368,9 @@ class Worker:
                 limit = "" if grace is None else f" at most {say_duration(grace)}"
                 level = "warning" if why == "SIGINT" else "info"  # whoever has pressed Ctrl-C is looking
                 self._say(level, f"{why}: waiting{limit} for {running}; once more stops now")
+            elif self._settler.problem is not None:
+                outcomes = plural(len(self._settler), "outcome")
+                self._say("warning", f"{why}: waiting until {outcomes} can be recorded; once more stops now")
             self._show_stopping()
 
     def _show_stopping(self) -> None:

@@ -26,6 +26,7 @@ LAST_LINES = 10
 
 def start_detached(spool: Spool, arguments: list[str], *, as_json: bool) -> int:
     """Start a worker with these arguments, and print its id."""
+    spool.check_owner()  # before there is a log, of which the owner would be another
     name = f"worker-{stamp(time.time_ns())[:15]}Z-{token()}.log"  # no dot: it is no attempt's log
     log = spool.open_log(name)
     try:

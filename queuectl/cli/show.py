@@ -52,8 +52,7 @@ def show(given: Given) -> int:
 
 def _find(spool: Spool, job_id: str) -> Row | None:
     for _ in range(3):  # it may move between the look for it and the reading
-        entry = spool.find(job_id)
-        if entry is None:
+        if (entry := spool.find(job_id)) is None:
             return None
         problem = ""
         try:
@@ -67,7 +66,9 @@ def _find(spool: Spool, job_id: str) -> Row | None:
                 raise
             job, problem = None, str(error)
         return Row(entry, job, problem, since(spool, entry, job))
-    return None
+    assert entry is not None
+    # Between two places all the time: whoever settles it cannot write where it goes.
+    return Row(entry, None, "it has ended, but its outcome cannot be written; its worker says why", None)
 
 
 # -- why it is where it is --------------------------------------------------------------------------------------------

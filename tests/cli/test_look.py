@@ -189,6 +189,16 @@ def test_logs_of_any_attempt(queue: Queuectl) -> None:
     assert queue("logs", "a", "--attempt", "4") == (1, "", "queuectl: a has had 3 attempts, not 4.\n")
 
 
+def test_a_job_whose_outcome_cannot_be_written_is_not_denied(queue: Queuectl) -> None:
+    """completed/ is closed to its worker: the job is behind the fence of its settle, and in no state."""
+    stem = "20200101T000000.000000Z.p0.a1.a@nobody-1-x.1"
+    (queue.home / "spool" / ".tmp" / f"{stem}=spent").write_text('{"command": "true"}')
+    place(queue, f".tmp/{stem}=completed.json")
+    shown = queue("show", "a")
+    assert (shown.code, shown.err) == (0, "")
+    assert "Problem      it has ended, but its outcome cannot be written; its worker says why" in shown.out
+
+
 def test_a_log_that_somebody_has_removed_is_not_nothing_printed(queue: Queuectl) -> None:
     queue.ok("enqueue", "--id", "a", "echo hi")
     queue.work()

@@ -340,3 +340,15 @@ def test_a_machine_that_was_suspended_fences_itself_as_soon_as_it_wakes(
             assert fenced.wait(20)
         finally:
             heart.stop()
+
+
+def test_another_spool_at_its_place_does_not_say_that_a_lease_is_lost(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", durability="none")
+    with Lease(spool, ROLE_WORKER) as lease:
+        os.rename(spool.root, tmp_path / "away")
+        Spool(spool.root, durability="none")
+        with pytest.raises(SpoolError, match="is not the spool it was"):
+            lease.renew()
+        os.rename(spool.root, tmp_path / "stranger")
+        os.rename(tmp_path / "away", spool.root)
+        assert lease.renew()

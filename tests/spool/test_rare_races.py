@@ -22,6 +22,7 @@ from queuectl import fsck, orphans
 from queuectl import recover as recovering
 from queuectl import spool as spools
 from queuectl.core import job as jobs
+from queuectl.core.backoff import Policy
 from queuectl.core.names import Record, Waiting
 from queuectl.errors import SpoolError
 from queuectl.heart import Heart
@@ -524,6 +525,25 @@ def test_the_threads_for_syncs_are_there_before_they_are_needed() -> None:
     executor = one_thread("there")
     assert any(thread.name.startswith("there") for thread in threading.enumerate())
     executor.shutdown()
+
+
+def test_fsck_finds_a_job_that_waits_twice_as_in_a_copy_of_a_busy_spool(spool: Spool) -> None:
+    spool.enqueue_many([{"command": "true", "id": "a"}, {"command": "true", "id": "b"}])
+    early = Path(spool.dir("pending") + f"{STAMP}.p0.a0.a.json")
+    early.write_text('{"command": "true", "id": "a"}')
+    assert [finding.kind for finding in fsck.check(spool, 120.0)] == ["double"]
+    fsck.repair(spool, 120.0, Policy(), None, lambda *_: None)
+    assert sorted(entry.id for entry in spool.entries(["pending"])) == ["a", "b"]
+    assert [name for name in listing(spool, "dead") if name.endswith(".rejected")] != []
+
+
+def test_fsck_leaves_directories_alone_and_removes_reasons_of_nothing(spool: Spool) -> None:
+    os.mkdir(spool.dir("processing") + "sub")
+    Path(spool.dir("dead") + "a.json.rejected.reason").write_text("it was no job\n")
+    found = fsck.check(spool, 120.0)
+    assert [(finding.kind, bool(finding.remedy)) for finding in found] == [("stranger", False), ("stranger", True)]
+    fsck.repair(spool, 120.0, Policy(), None, lambda *_: None)
+    assert (listing(spool, "processing"), listing(spool, "dead")) == (["sub"], [])
 
 
 def test_fsck_goes_on_after_a_file_that_cannot_be_read(tmp_path: Path) -> None:

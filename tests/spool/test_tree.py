@@ -216,6 +216,24 @@ def test_a_server_that_takes_all_for_one_user_is_asked_whose_a_file_becomes(serv
     assert fs.asked < 2 * once, "it is asked once"
 
 
+@needs_root
+def test_a_spool_here_that_may_not_be_entered_is_not_passed_over(open_path: Path) -> None:
+    (open_path / "spool").mkdir(0o700)
+
+    def here() -> str:
+        os.chdir(open_path)
+        return locate(None, {"HOME": "/nowhere"})
+
+    assert as_user(NOBODY, NOBODY, here) == "spool"
+
+
+def test_what_everybody_may_write_to_and_is_no_spool_is_not_to_be_closed(tmp_path: Path) -> None:
+    """Who types `chmod o-w /tmp` breaks the system."""
+    os.chmod(tmp_path, 0o1777)
+    with pytest.raises(SpoolError, match=r"so it is no place for a spool\. Name a directory of your own\.$"):
+        Spool(tmp_path)
+
+
 def test_modes_that_keep_the_owner_out_are_found(spool: Spool) -> None:
     os.chmod(spool.dir("failed"), 0o500)
     assert list(spool.wrong_modes()) == [(spool.dir("failed"), 0o500, 0o700, "its owner cannot work in it")]

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from queuectl.spool import Spool
 from queuectl.wakeup import Hint, Wakeup
 from queuectl.worker import Worker
 from tests.faults.patched import completes, patched
-from tests.support import listing, state_of, until, worker
+from tests.support import WorkerProcess, listing, state_of, until, worker
 
 STAMP = "20200101T000000.000000Z"
 CLAIM = Waiting(STAMP, 0, 0, "job1").claimed_by("w", 1)
@@ -94,6 +95,52 @@ def test_a_stop_that_was_asked_for_while_a_worker_was_taken_for_dead_is_obeyed(s
             alpha.process.send_signal(signal.SIGCONT)
             assert alpha.process.wait(20) == 0
             assert f"{name}.stop" not in listing(spool, "workers")
+
+
+# -- another spool at its place ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[tuple[Spool, WorkerProcess]]:
+    """A worker that runs job "one", which ends when `tmp_path`/go is there."""
+    spool = Spool(tmp_path / "spool", durability="none")
+    with worker(spool) as process:
+        command = f"echo $QUEUECTL_ATTEMPT >> {tmp_path}/ran; until [ -e {tmp_path}/go ]; do sleep 0.01; done"
+        spool.enqueue(command, id="one", backoff_base=0)
+        until((tmp_path / "ran").exists)
+        yield spool, process
+
+
+def test_an_outcome_waits_for_its_spool_while_another_one_lies_at_its_place(
+    running: tuple[Spool, WorkerProcess], tmp_path: Path
+) -> None:
+    """It was unmounted, and somebody has enqueued to the empty mount point."""
+    spool, process = running
+    os.rename(spool.root, tmp_path / "away")
+    stranger = Spool(spool.root, durability="none")
+    stranger.enqueue("true", id="lost")
+    (tmp_path / "go").touch()
+    until(lambda: process.said.count("is not the spool it was") >= 2, what="it cannot settle there either")
+    os.rename(spool.root, tmp_path / "stranger")
+    os.rename(tmp_path / "away", spool.root)
+    completes(spool, "one")
+    assert (tmp_path / "ran").read_text() == "1\n"
+    assert "was lost" not in process.said
+    assert listing(tmp_path / "stranger", "completed") == []
+
+
+def test_a_worker_that_is_told_to_stop_now_does_not_wait_for_a_spool_that_is_gone(
+    running: tuple[Spool, WorkerProcess], tmp_path: Path
+) -> None:
+    spool, process = running
+    os.rename(spool.root, tmp_path / "away")
+    (tmp_path / "go").touch()
+    until(lambda: process.said.count("is not the spool it was") >= 2, what="the outcome cannot be recorded")
+    process.process.send_signal(signal.SIGTERM)
+    until(lambda: "SIGTERM: waiting until 1 outcome can be recorded; once more stops now" in process.said)
+    process.process.send_signal(signal.SIGTERM)
+    assert process.process.wait(30) == 3
+    assert "1 outcome could not be recorded; whoever works next will recover the jobs" in process.said
 
 
 # -- sleep ------------------------------------------------------------------------------------------------------------
