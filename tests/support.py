@@ -73,8 +73,12 @@ def places(spool: Spool | Path | str, job_id: str) -> list[str]:
 
 
 def state_of(spool: Spool | Path | str, job_id: str) -> str:
-    """The one state that a job is in; fails if it is in none or in two."""
-    found = places(spool, job_id)
+    """The one state that a job is in; fails if it is in none or in two, and stays so: one that moves from a directory to
+    another while they are listed is seen in both, or in neither."""
+    for _ in range(10):
+        found = places(spool, job_id)
+        if len(found) == 1:
+            break
     assert len(found) == 1, f"job {job_id} should have one file, but has {found}"
     return found[0].partition("/")[0]
 
