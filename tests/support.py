@@ -73,8 +73,8 @@ def places(spool: Spool | Path | str, job_id: str) -> list[str]:
 
 
 def state_of(spool: Spool | Path | str, job_id: str) -> str:
-    """The one state that a job is in; fails if it is in none or in two, and stays so: one that moves from a directory to
-    another while they are listed is seen in both, or in neither."""
+    """The one state that a job is in; fails if it is in none or in two, and stays so: one that moves while the states
+    are listed is seen in both, or in neither."""
     for _ in range(10):
         found = places(spool, job_id)
         if len(found) == 1:
