@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.nfs.cluster import Cluster, boot, missing
+from tests.nfs.cluster import Cluster, boot, cannot_boot, missing
 
 # `.ci/run` runs one pytest for each, side by side: most of the time is waiting. (pytest-xdist would let each of its
 # processes boot the labs of both.)
@@ -19,7 +19,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     reason = missing() if item.get_closest_marker("nfs") else ""
     if reason and os.environ.get("CI") == "true":
         pytest.fail(f"{reason}; CI must have it")
-    if reason:
+    if reason := reason or (cannot_boot() if item.get_closest_marker("nfs") else ""):
         pytest.skip(reason)
 
 
