@@ -199,6 +199,15 @@ def load(
     return _config({key: value for key, (value, _) in sources(path, environ, flags, warn).items()})
 
 
+def problem(path: str, environ: Mapping[str, str]) -> str:
+    """Why the settings cannot be used, in a sentence; "" if they can."""
+    try:
+        load(path, environ)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
 def _config(values: Mapping[str, Any]) -> Config:
     if values["stale-after"] < 4 * values["heartbeat"]:
         raise ConfigError(
@@ -284,7 +293,8 @@ def change(path: str, changes: Mapping[str, str | None], write: Callable[[bytes]
 
     from queuectl.errors import SpoolError
 
-    wanted = {canonical(key): text for key, text in changes.items()}
+    # What is no setting can be unset if it stands in the file.
+    wanted = {canonical_or_none(key) or key if text is None else canonical(key): text for key, text in changes.items()}
     values = {key: None if text is None else read_value(key, text, "config set") for key, text in wanted.items()}
     try:
         with FileLock(path + ".lock", timeout=30, mode=mode, fallback_to_soft=False):
@@ -313,7 +323,10 @@ def _edited(text: str, wanted: Mapping[str, str | None], values: Mapping[str, An
 
     document = tomlkit.parse(text)
     for key, value in values.items():
-        for spelling in [name for name in document if canonical_or_none(name) == key]:
+        spellings = [name for name in document if name == key or canonical_or_none(name) == key]
+        if not spellings:
+            canonical(key)
+        for spelling in spellings:
             if value is None or spelling != key:
                 document.remove(spelling)
         if wanted[key] is not None:

@@ -346,6 +346,14 @@ class Disk:
             self._free = found.f_bavail * found.f_frsize, found.f_favail if found.f_files else -1
         return self._free
 
+    @property
+    def is_read_only(self) -> bool:
+        """Whether the file system is mounted read-only here. SpoolError."""
+        try:
+            return bool(self._fs.statvfs(self.root).f_flag & os.ST_RDONLY)
+        except OSError as error:
+            raise SpoolError.of(error, "look at the file system", self.root) from None
+
     def check_owner(self) -> None:
         """Refuse to run jobs from a spool that belongs to somebody else: its owner could run commands as us. A group
         spool's members trust each other. SpoolError."""

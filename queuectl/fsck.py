@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from queuectl import config
 from queuectl.core.backoff import Policy
 from queuectl.core.names import SUFFIX, UNFINISHED, is_ignored
 from queuectl.core.states import DEAD, FAILED, PENDING, PROCESSING, STATES, TERMINAL
@@ -37,7 +38,7 @@ class Finding(NamedTuple):
 
 def check(spool: Spool, stale_after: float) -> list[Finding]:
     """All findings, in the order in which they should be mended. `stale_after` is the setting (seconds)."""
-    finders = (_modes, _claims, _temporaries, _doubles, _contents, _strangers, _ids, _logs)
+    finders = (_settings, _modes, _claims, _temporaries, _doubles, _contents, _strangers, _ids, _logs)
     return [finding for finder in finders for finding in finder(spool, stale_after)]
 
 
@@ -66,6 +67,11 @@ def repair(
 def _living(spool: Spool, stale_after: float) -> set[str]:
     """Who may be alive. Another host's worker counts as alive here: fsck doesn't wait to see whether it is."""
     return {info.id for info in Census(spool, stale_after).look(time.monotonic()) if info.alive}
+
+
+def _settings(spool: Spool, _: float) -> Iterator[Finding]:
+    if wrong := config.problem(spool.config_path, {}):
+        yield Finding("settings", spool.config_path, wrong, "")
 
 
 def _modes(spool: Spool, _: float) -> Iterator[Finding]:

@@ -217,8 +217,10 @@ class Lookout:
     # -- the others -----------------------------------------------------------------------------------------------
 
     def is_cancelled(self, job_id: str) -> bool:
-        """Whether the request that the last census saw is there still. It may have been obeyed and removed since then,
-        and the id be another job's."""
+        """Whether the last census saw a request to cancel this job, and it is there still. It may have been obeyed and
+        removed since then, and the id be another job's."""
+        if job_id not in self.cancelled:
+            return False
         if self._spool.has_request(f"{job_id}.cancel"):
             return True
         self.cancelled.discard(job_id)

@@ -165,7 +165,7 @@ class Worker:
                 self._in_trouble(SpoolError.of(error, "go on", error.filename or "the worker"), now)
             except SpoolError as error:
                 self._in_trouble(error, now)
-        if self._trouble_until is None:
+        if self._trouble_until is None and self._settler.problem is None:
             self._talk.problem("spool", "")
         self._talk.problem("settle", str(self._settler.problem or ""))
         try:
@@ -555,7 +555,7 @@ class Worker:
             claim, job = self._claimed.popleft()
             if claim.worker != self._lease.worker or self._heart.is_overdue():
                 continue  # the lease was lost, or will be: somebody else has the job, or will have it
-            if claim.id in self._lookout.cancelled and self._lookout.is_cancelled(claim.id):
+            if self._lookout.is_cancelled(claim.id):
                 data = jobs.settled(job, claim, claim.attempts, self._now(), None, explain(Outcome(CANCELLED)))
                 self._settle(Settlement(Record(claim, DEAD), data), None)
                 continue
@@ -605,8 +605,11 @@ class Worker:
 
     def _outcome(self, attempt: Attempt) -> Settlement:
         """Decide where an ended attempt goes, and write its record."""
-        outcome, claim, job, now = attempt.outcome, attempt.claim, attempt.job, self._now()
-        assert outcome is not None
+        claim, job, now = attempt.claim, attempt.job, self._now()
+        assert attempt.outcome is not None
+        if attempt.outcome.reason == STOPPED and self._lookout.is_cancelled(claim.id):
+            attempt.outcome = attempt.outcome._replace(reason=CANCELLED)  # asked for after the order to stop
+        outcome = attempt.outcome
         duration = attempt.ended - attempt.began
         started = now - int((time.monotonic() - attempt.began) * SECOND)
         self._pace += (duration - self._pace) / 8

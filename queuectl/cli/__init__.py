@@ -89,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
         code = INTERRUPTED
     except BrokenPipeError:
         code = OK
-        _abandon_output()
+        abandon_output()
     except OSError as error:
         code = _fail(error)
     finally:
@@ -177,7 +177,7 @@ def _complete_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _abandon_output(stream: int = 1) -> None:
+def abandon_output(stream: int = 1) -> None:
     """Whoever read our output has gone: what is still to come goes nowhere, and Python is quiet about it at exit."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, stream)
@@ -188,11 +188,11 @@ def _flush(code: int) -> int:
     try:
         sys.stderr.flush()
     except OSError:  # a terminal that has hung up; with something left to say, Python would end with 120
-        _abandon_output(2)
+        abandon_output(2)
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        _abandon_output()
+        abandon_output()
     except OSError as error:
         return _fail(error)
     return code
@@ -219,5 +219,5 @@ def _fail(error: OSError) -> int:
         return complain(UsageError("The working directory is gone. Change to another one."))
     if error.filename is not None:
         return complain(SpoolError.of(error, "go on"))
-    _abandon_output()
+    abandon_output()
     return complain(SpoolError.of(error, "write the output", "stdout", "Look where the output goes."))

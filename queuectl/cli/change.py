@@ -81,6 +81,10 @@ def cancel(given: Given) -> int:
             results[job_id] = "unknown"
             complain(error)
             continue
+        except KeyboardInterrupt:
+            if spool.has_request(f"{job_id}.cancel"):
+                say(f"The request to cancel {job_id} stands: its worker obeys it when it sees it.")
+            raise
         if not given["--json"]:
             _print(job_id, results[job_id])
         if results[job_id] in TERMINAL:

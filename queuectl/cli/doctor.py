@@ -12,7 +12,7 @@ import textwrap
 from queuectl import config, doctor
 from queuectl.cli.door import Given, open_spool, seconds
 from queuectl.cli.render import columns, has_colour, safe, say, to_json, width
-from queuectl.errors import NEGATIVE, OK, SPOOL, ConfigError
+from queuectl.errors import NEGATIVE, OK, SPOOL
 
 TEXT = """\
 Usage: queuectl doctor [options]
@@ -49,23 +49,19 @@ _COLOURS = {doctor.GREEN: "32", doctor.YELLOW: "33", doctor.RED: "31"}
 def run(given: Given) -> int:
     spool = open_spool(given)
     wait = seconds(given, "--wait")
-    findings, _ = doctor.examine(spool, _min_free(spool.config_path), wait if given["--peer"] else None, say)
+    broken = config.problem(spool.config_path, os.environ)
+    least = config.BY_KEY["min-free"].default if broken else config.load(spool.config_path, os.environ).min_free
+    assert isinstance(least, int)
+    findings, _ = doctor.examine(spool, least, wait if given["--peer"] else None, say)
+    if broken:  # whoever looks for what is wrong should not be stopped by it
+        fault, _, remedy = broken.partition(". ")
+        findings.insert(0, doctor.Finding("settings", doctor.RED, fault, remedy))
     worst = doctor.worst(findings)
     if given["--json"]:
         print(to_json({"spool": spool.root, "worst": worst, "findings": [one._asdict() for one in findings]}))
     else:
         _show(findings)
     return CODES[worst]
-
-
-def _min_free(path: str) -> int:
-    try:
-        return config.load(path, os.environ).min_free
-    except ConfigError as error:  # whoever looks for what is wrong should not be stopped by it
-        say(str(error))
-        least = config.BY_KEY["min-free"].default
-        assert isinstance(least, int)
-        return least
 
 
 def _show(findings: list[doctor.Finding]) -> None:

@@ -103,9 +103,20 @@ def enqueue(given: Given) -> int:
 
 
 def show_ids(ids: list[str], as_json: bool) -> None:
-    """Print the ids of accepted jobs, one a line, and flush: whoever reads them may count on the jobs."""
-    sys.stdout.write("".join(f'{{"id": "{job_id}"}}\n' if as_json else f"{job_id}\n" for job_id in ids))
-    sys.stdout.flush()
+    """Print the ids of accepted jobs, one a line, and flush: whoever reads them may count on the jobs. SpoolError says
+    that they were accepted though they could not be printed."""
+    try:
+        sys.stdout.write("".join(f'{{"id": "{job_id}"}}\n' if as_json else f"{job_id}\n" for job_id in ids))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        from queuectl.cli import abandon_output
+
+        abandon_output()
+        jobs_are = f"Job {ids[0]} was" if len(ids) == 1 else f"{len(ids):,} jobs were, {ids[0]} first,"
+        raise SpoolError(f"{jobs_are} accepted, but stdout could not be written: {error.strerror}. Look where the output"
+                         " goes, and do not enqueue again.", path="stdout", errno=error.errno or 0) from None  # fmt: skip
 
 
 def hint(spool: Spool, then: str = "the job waits") -> None:

@@ -5,10 +5,12 @@ When things go wrong: a file that is no job is shown with the reason, in its pla
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from itertools import chain
 from typing import NamedTuple
 
+from queuectl import config
 from queuectl.cli.door import Given, open_spool, whole
 from queuectl.cli.pick import Row, attempts, described, pick, rows
 from queuectl.cli.render import fields, moment, paint, safe, say, table, to_json
@@ -94,8 +96,10 @@ def status(given: Given) -> int:
     where = [("Spool", safe(spool.root)), *([("Shared", mode)] if spool.network else [])]
     aside = [("Set aside", f"{rejected:,} ({'is no job' if rejected == 1 else 'are no jobs'}: `queuectl dlq list`)")]
     fields([*where, *lines, ("Total", f"{total:,}"), *(aside if rejected else []), ("Active workers", people_line)])
-    if counts[PENDING] + counts[FAILED] and (problem := nobody_takes(alive) or too_full(spool)):
+    if counts[PENDING] + counts[FAILED] and (problem := nobody_takes(alive) or disk_refuses(spool)):
         say(f"{problem[0].upper()}{problem[1:]}.")
+    if wrong := config.problem(spool.config_path, os.environ):
+        say(f"{wrong} Until then workers keep the settings that they have, and no other worker starts.")
     return OK
 
 
@@ -108,8 +112,10 @@ def nobody_takes(alive: list[WorkerInfo]) -> str:
     return ""
 
 
-def too_full(spool: Spool) -> str:
-    """Why the free space here lets no job start; "" if it does. SpoolError."""
+def disk_refuses(spool: Spool) -> str:
+    """Why the disk, as this host sees it, lets no job start; "" if it does. SpoolError."""
+    if spool.is_read_only:
+        return "the file system is read-only here, and no job is started: see why in dmesg, and mount it for writing"
     free, inodes = spool.free()
     least = int(setting(spool, "min-free"))
     if free < least:

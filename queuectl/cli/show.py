@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from queuectl.cli.door import Given, open_spool
-from queuectl.cli.look import too_full
+from queuectl.cli.look import disk_refuses
 from queuectl.cli.pick import Row, attempts, described, since
 from queuectl.cli.render import MASK, block, fields, paint, safe, to_json, when
 from queuectl.core.names import SUFFIX, is_met
@@ -83,8 +83,11 @@ def reason(spool: Spool, row: Row) -> str:
         error = str(job.body.get("last_error") or "it failed") if job else row.problem
         return f"it is in the dead letter queue: {error}; `queuectl dlq retry {entry.id}` gives it another life"
     leases = workers(spool)
+    cancelled = spool.has_request(f"{entry.id}.cancel")
     if entry.state == PROCESSING:
-        return _running(entry.worker, leases, row)
+        return _running(entry.worker, leases, row, cancelled)
+    if cancelled:
+        return f"it is to be cancelled: whoever works next does it, or `queuectl cancel {entry.id}` at once"
     first = ""
     if entry.state == FAILED:
         first = f"its last attempt failed ({str(job.body.get('last_error') or '?') if job else row.problem}); "
@@ -94,12 +97,14 @@ def reason(spool: Spool, row: Row) -> str:
     return first + _waiting(spool, [one for one in leases if one.alive and one.role == ROLE_WORKER], entry.needs)
 
 
-def _running(worker: str, leases: list[WorkerInfo], row: Row) -> str:
+def _running(worker: str, leases: list[WorkerInfo], row: Row, cancelled: bool) -> str:
     holder = next((one for one in leases if one.id == worker), None)
     if holder is None or not holder.alive:
-        return f"its worker {worker} is dead; whoever works next takes the job back"
+        then = "cancels it" if cancelled else "takes the job back"
+        return f"its worker {worker} is dead; whoever works next {then}"
     began = f" since {local(row.since)}" if row.since is not None else ""
-    return f"it runs on {holder.host}{began}, by worker {worker}"
+    asked = "; it has been asked to cancel the job" if cancelled else ""
+    return f"it runs on {holder.host}{began}, by worker {worker}{asked}"
 
 
 def _waiting(spool: Spool, everybody: list[WorkerInfo], needs: str) -> str:
@@ -113,7 +118,7 @@ def _waiting(spool: Spool, everybody: list[WorkerInfo], needs: str) -> str:
                 f" {'them' if '+' in needs else 'it'}; `queuectl worker start{options}` starts one")  # fmt: skip
     if not alive:
         return "it waits for a worker: none is alive; `queuectl worker start` starts one"
-    if full := too_full(spool):
+    if full := disk_refuses(spool):
         return full
     theirs = {one.id for one in alive}
     slots, busy = sum(one.slots for one in alive), sum(1 for claim in spool.claims() if claim.worker in theirs)

@@ -143,6 +143,14 @@ def test_cancel_of_a_job_whose_worker_does_not_answer(queue: Queuectl, at_work: 
     at_work.process.send_signal(signal.SIGSTOP)
     try:
         assert queue("cancel", "--timeout", "0.05s", "a") == (1, "a requested\n", REQUESTED)
+        assert queue.json("show", "a")["reason"].endswith("; it has been asked to cancel the job")
+        process = queue.start("cancel", "a")
+        until(lambda: is_asleep(process.pid), LIMIT, "it waits")
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=LIMIT)[1] == (
+            "queuectl: The request to cancel a stands: its worker obeys it when it sees it.\n"
+        )
+        assert process.returncode == 130
     finally:
         at_work.process.send_signal(signal.SIGCONT)
     queue.await_state("a", "dead")
@@ -156,6 +164,7 @@ def test_cancel_waits_for_nobody_if_no_worker_is_alive_and_the_next_one_obeys(qu
     began = time.monotonic()
     assert queue("cancel", "--timeout", "10m", "a") == (1, "a requested\n", REQUESTED)
     assert time.monotonic() - began < LIMIT
+    assert queue.json("show", "a")["reason"].endswith("is dead; whoever works next cancels it")
     with worker(queue.spool):
         queue.await_state("a", "dead")
         until(lambda: not queue.spool.has_request("a.cancel"), what="the request is removed")

@@ -123,7 +123,25 @@ def test_a_broken_config_stops_nobody_from_looking(queue: Queuectl) -> None:
     queue.ok("enqueue", "--id", "job1", "true")
     Path(queue.spool.config_path).write_text("max-retries = [")
     assert queue("show", "job1").code == 0
-    assert queue("fsck").code == 0
+    status = queue("status")
+    assert status.code == 0
+    assert "config.toml is no TOML" in status.err
+    assert "no other worker starts" in status.err
+    found = queue("fsck", "--json")
+    assert found.code == 1
+    assert [one["kind"] for one in json.loads(found.out)] == ["settings"]
+    Path(queue.spool.config_path).write_text("heartbeat = 100\n")
+    assert "at least 4 heartbeats" in queue("status").err
+
+
+def test_what_is_no_setting_can_be_taken_out_of_the_file(queue: Queuectl) -> None:
+    path = Path(queue.spool.config_path)
+    path.write_text("# mine\nmaxretries = 3\njitter = 'full'\nmax_retries = 'x'\n")
+    queue.ok("config", "unset", "maxretries", "max-retries")
+    assert path.read_text() == "# mine\njitter = 'full'\n"
+    assert queue("config", "unset", "maxretries") == (
+        4, "", "queuectl: There is no setting 'maxretries'. Did you mean max-retries?\n",
+    )  # fmt: skip
 
 
 def test_a_time_after_the_year_9999_is_refused(queue: Queuectl) -> None:

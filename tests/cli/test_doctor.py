@@ -71,7 +71,8 @@ def test_without_a_spool_or_with_broken_settings(queue: Queuectl) -> None:
     assert queue("--spool", "nowhere", "doctor").code == SPOOL
     (queue.home / "spool" / "config.toml").write_text("min-free = [")
     result = queue("doctor")
-    assert "config.toml" in result.err
+    assert result.code == 3
+    assert re.search(r"^red +settings +.*config\.toml is no TOML", result.out, re.MULTILINE)
     assert result.out.startswith("LEVEL")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def test_errors_are_not_lost_in_a_closed_stderr(queue: Queuectl) -> None:
     assert shell(queue, "queuectl nope 2>&-") == (2, "", "")
 
 
-@pytest.mark.parametrize("command", ["enqueue x", "list", "status", "--help", "config list"])
+@pytest.mark.parametrize("command", ["list", "status", "--help", "config list"])
 def test_output_that_cannot_be_written(queue: Queuectl, command: str) -> None:
     queue.ok("enqueue", "x")
     code, _, err = shell(queue, f"queuectl {command} > /dev/full")
@@ -70,6 +71,18 @@ def test_output_that_cannot_be_written(queue: Queuectl, command: str) -> None:
     assert code == 3
     assert err.endswith(sentence)
     assert "Traceback" not in err
+
+
+def test_who_cannot_be_told_the_id_is_told_that_the_job_was_accepted(queue: Queuectl) -> None:
+    """Else a script would enqueue it again."""
+    code, _, err = shell(queue, "queuectl enqueue --id a x > /dev/full")
+    then = "accepted, but stdout could not be written: No space left on device. Look where the output goes, and do not"
+    assert (code, err) == (3, f"queuectl: Job a was {then} enqueue again.\n")
+    assert queue.state("a") == "pending"
+    code, _, err = shell(queue, "printf 'true\\ntrue\\n' | queuectl enqueue --batch - > /dev/full")
+    assert code == 3
+    assert re.fullmatch(f"queuectl: 2 jobs were, [a-z0-9]+ first, {then} enqueue again.\n", err)
+    assert queue.json("status")["pending"] == 3
 
 
 @pytest.mark.parametrize("locale", ["C", "POSIX", "C.UTF-8"])

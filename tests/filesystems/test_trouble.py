@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 from queuectl.spool import Spool
+from queuectl.worker import TROUBLE_PAUSE
 from tests.filesystems.mounts import fill, loop, run, tmpfs, unmount
 from tests.support import leftovers, listing, needs_root, places, queuectl, state_of, until, worker
 
@@ -90,6 +92,7 @@ def test_remounted_read_only_and_back_the_outcome_is_recorded(on_ext4: Spool) ->
     disk = Path(on_ext4.root).parent
     gate = disk.parent / "gate"
     job_id = on_ext4.enqueue(f"touch {gate}.waits; until [ -e {gate} ]; do sleep 0.02; done")
+    on_ext4.enqueue("true", id="waits")
     with worker(on_ext4, "--min-free", "0") as process:
         # A claim is not enough: a log that is opened through the new mount would keep it from being read-only.
         until(Path(f"{gate}.waits").exists, what="the job runs")
@@ -101,6 +104,11 @@ def test_remounted_read_only_and_back_the_outcome_is_recorded(on_ext4: Spool) ->
         refused = queuectl(on_ext4, "enqueue", "true")
         assert refused.returncode == 3, refused
         assert state_of(on_ext4, job_id) == "processing"
+        assert "The file system is read-only here, and no job is started" in queuectl(on_ext4, "status").stderr
+        until(lambda: "move a job" in process.said, what="it tries to take the next job")
+        tried = time.monotonic()
+        until(lambda: time.monotonic() > tried + 1.2 * TROUBLE_PAUSE, what="it tries again")
+        assert "the trouble is over" not in process.said
         run("umount", "-l", on_ext4.root)
         until(lambda: state_of(on_ext4, job_id) == "completed", what="the outcome is recorded when it is writable")
         assert process.end() == 0

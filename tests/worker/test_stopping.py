@@ -168,6 +168,18 @@ def test_a_running_job_is_cancelled_by_whoever_runs_it(spool: Spool, tmp_path: P
     assert listing(spool, "workers") == []
 
 
+def test_a_job_is_cancelled_also_by_a_worker_that_has_been_told_to_stop_now(spool: Spool, tmp_path: Path) -> None:
+    with worker(spool) as process:
+        start_one(spool, tmp_path, "trap '' TERM; while :; do sleep 0.02; done")
+        os.kill(process.pid, signal.SIGQUIT)
+        until(lambda: "stopping now" in process.said, what="it stops")
+        spool.put_request("one.cancel")
+        assert code_of(process) == 0
+    assert state_of(spool, "one") == "dead"
+    assert body_of(spool, "one")["last_error"] == "cancelled"
+    assert listing(spool, "workers") == [], "the request is removed"
+
+
 def test_until_empty_waits_for_retries_and_scheduled_jobs(spool: Spool) -> None:
     spool.enqueue("[ $QUEUECTL_ATTEMPT = 2 ]", id="retry", backoff_base=0.4)
     assert queuectl(spool, "enqueue", "--in", "1s", "--id", "later", "true").returncode == 0
