@@ -53,14 +53,16 @@ def repair(
         recovery = Recovery(spool, lease, lambda: policy, say, lambda: max_log)
         recovery.run(lambda: census.look(time.monotonic()), spool.clock())
     set_doubles_aside(spool, say, copied=True)
-    for finding in check(spool, stale_after):
-        try:
-            if finding.mend is not None:
-                finding.mend()
-        except SpoolError as error:
-            if not error.is_of_one_file:  # what only its owner may do is left to him
-                raise
-            say("warning", str(error))
+    tried: set[str] = set()
+    while mends := [(one.path, one.mend) for one in check(spool, stale_after) if one.mend and one.path not in tried]:
+        for path, mend in mends:  # and again, for what is set aside leaves its id and its empty log behind
+            tried.add(path)
+            try:
+                mend()
+            except SpoolError as error:
+                if not error.is_of_one_file:  # what only its owner may do is left to him
+                    raise
+                say("warning", str(error))
     return found
 
 

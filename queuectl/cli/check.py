@@ -47,7 +47,10 @@ def run(given: Given) -> int:
         policy = Policy(settings.max_retries, settings.backoff_base, settings.backoff_max, settings.jitter,
                         frozenset(settings.permanent_exit_codes))  # fmt: skip
         found = fsck.repair(spool, settings.stale_after, policy, settings.max_log, lambda level, text: say(text))
-        left = {finding.path for finding in fsck.check(spool, stale_after)}
+        after = fsck.check(spool, stale_after)
+        left = {finding.path for finding in after}
+        before = {finding.path for finding in found}
+        found += [finding for finding in after if finding.path not in before]
     else:
         found = fsck.check(spool, stale_after)
         left = {finding.path for finding in found}

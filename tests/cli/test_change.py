@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import json
 import os
+import re
 import signal
 import stat
 import time
@@ -366,3 +367,16 @@ def test_fsck(queue: Queuectl) -> None:
     result = queue("fsck", "--repair")
     assert (result.code, result.err) == (0, "queuectl: 1 finding mended, 0 left for you to decide.\n")
     assert queue("fsck") == (0, "", "queuectl: Nothing is wrong.\n")
+
+
+def test_fsck_mends_also_what_comes_of_its_mends(queue: Queuectl) -> None:
+    """What is set aside has no id; what it has printed stays, and is told of."""
+    enqueue(queue, a="echo hi", b="true")
+    queue.work()
+    for job_id in ("a", "b"):
+        Path(queue.spool.dir("completed"), f"{job_id}.json").write_text("no job")
+    result = queue("fsck", "--repair")
+    assert (result.code, result.err) == (1, "queuectl: 2 findings mended, 1 left for you to decide.\n")
+    assert re.search(r"^log +logs/a\.1\.log +there is no job a any more +left$", result.out, re.MULTILINE)
+    assert os.listdir(queue.spool.dir(".ids")) == []
+    assert queue("fsck", "--repair").err == "queuectl: 0 findings mended, 1 left for you to decide.\n"

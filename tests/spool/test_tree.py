@@ -253,7 +253,9 @@ def test_what_only_another_member_may_mend_keeps_nothing_else_from_being_mended(
     initialise(root, group=NOBODY)
     os.chmod(os.path.join(root, "failed"), 0o750)
     os.symlink("nobody.1=draft", os.path.join(root, ".ids", "lost"))
-    fsck.repair(Spool(open_path / "warm"), 120.0, Policy(), None, print)  # imports what the member may not read
+    warm = Spool(open_path / "warm")
+    os.symlink("nobody.1=draft", os.path.join(warm.root, ".ids", "lost"))
+    fsck.repair(warm, 120.0, Policy(), None, print)  # imports what the member may not read
 
     def member() -> str:
         said: list[str] = []
