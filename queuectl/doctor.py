@@ -26,6 +26,7 @@ from queuectl.mounts import Mount, mount_of
 from queuectl.peer import CLAIMS, LIMIT, Report, meet
 from queuectl.probe import Scratch, scratch
 from queuectl.spool import Spool
+from queuectl.talk import size
 from queuectl.wakeup import Wakeup
 
 GREEN, YELLOW, RED = "green", "yellow", "red"
@@ -163,8 +164,8 @@ def _modes(patient: Patient) -> Iterator[Finding]:
 
 def _space(patient: Patient) -> Iterator[Finding]:
     free, inodes = patient.spool.free()
-    found = f"{free >> 20:,} MiB are free"
-    least = f"{patient.min_free >> 20} MiB (setting min-free)"
+    found = f"{size(free)} are free"
+    least = f"{size(patient.min_free)} (setting min-free)"
     if free < patient.min_free:
         yield Finding("space", RED, f"{found}: less than {least}, so no job is started",
                       MAKE_ROOM)  # fmt: skip

@@ -38,6 +38,14 @@ class Talk:
             self.say("warning" if text else "info", text or f"{what}: the trouble is over")
 
 
+def size(number: int) -> str:
+    """Bytes for people: `64 MiB`, `10 KiB`, `5 bytes`."""
+    for unit, shift in (("MiB", 20), ("KiB", 10)):
+        if number >> shift:
+            return f"{number >> shift:,} {unit}"
+    return plural(number, "byte")
+
+
 def plural(number: int, noun: str) -> str:
     """`1 slot`, `2 slots`, `10,000 slots`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -47,7 +47,7 @@ from queuectl.recover import Recovery, record_for, release
 from queuectl.runner import Attempt, Busy, Overdue, Runner
 from queuectl.settling import Settler, one_thread
 from queuectl.spool import Entry, Settlement, Spool, entry_of
-from queuectl.talk import Talk, plural
+from queuectl.talk import Talk, plural, size
 
 BURY_EVERY = 10.0  # seconds between two looks for zombies that long jobs have left to us
 TROUBLE_PAUSE = 1.0  # seconds until what failed with the spool is tried again
@@ -468,8 +468,8 @@ class Worker:
             return
         free, inodes = self._spool.free()
         if free < self._config.min_free or 0 <= inodes < FEW_INODES:
-            least = self._config.min_free >> 20
-            self._talk.problem("disk", f"less than {least} MiB (setting min-free) or {FEW_INODES} inodes are free; no"
+            least = size(self._config.min_free)
+            self._talk.problem("disk", f"less than {least} (setting min-free) or {FEW_INODES} inodes are free; no"
                                " job is started until there is room")
             self._trouble_until = time.monotonic() + TROUBLE_PAUSE
             return
@@ -660,7 +660,7 @@ class Worker:
 
     def _say_outcome(self, attempt: Attempt, record: Record) -> None:
         assert attempt.outcome is not None
-        took = f"attempt {attempt.number}, {attempt.ended - attempt.began:.3g} s"
+        took = f"attempt {attempt.number}, {say_duration(attempt.ended - attempt.began)}"
         if record.state == COMPLETED:
             self._say("info", f"job {record.claim.id} completed ({took})")
         elif record.state == DEAD:

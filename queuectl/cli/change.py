@@ -50,7 +50,7 @@ Options:
   --state=STATE      completed, dead or completed,dead; completed if not given
   --older-than=TIME  that ended longer ago than 90s, 10m, 3h, 7d
   --keep=N           but the newest N of each state stay
-  --dry-run          only print the ids of what would be removed
+  --dry-run          only print the ids and states of what would be removed
   --json             print a JSON array of what is removed
   --spool=DIR        the spool's directory
   -h, --help         show this text

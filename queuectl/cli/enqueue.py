@@ -115,8 +115,10 @@ def show_ids(ids: list[str], as_json: bool) -> None:
 
         abandon_output()
         jobs_are = f"Job {ids[0]} was" if len(ids) == 1 else f"{len(ids):,} jobs were, {ids[0]} first,"
-        raise SpoolError(f"{jobs_are} accepted, but stdout could not be written: {error.strerror}. Look where the output"
-                         " goes, and do not enqueue again.", path="stdout", errno=error.errno or 0) from None  # fmt: skip
+        raise SpoolError(
+            f"{jobs_are} accepted, but stdout could not be written: {error.strerror}. Look where the output goes, and"
+            " do not enqueue again.", path="stdout", errno=error.errno or 0,
+        ) from None  # fmt: skip
 
 
 def hint(spool: Spool, then: str = "the job waits") -> None:

@@ -19,7 +19,7 @@ from queuectl.disk import FEW_INODES
 from queuectl.errors import OK, UsageError
 from queuectl.lease import ROLE_WORKER, WorkerInfo, setting, workers
 from queuectl.spool import REJECTED, Spool
-from queuectl.talk import plural
+from queuectl.talk import plural, size
 
 SCREENFUL = 50  # jobs
 MOST_HOSTS = 8  # that `status` names; it counts them all
@@ -119,7 +119,7 @@ def disk_refuses(spool: Spool) -> str:
     free, inodes = spool.free()
     least = int(setting(spool, "min-free"))
     if free < least:
-        return f"only {free >> 20} MiB are free, and no job is started below {least >> 20} MiB (setting min-free)"
+        return f"only {size(free)} are free, and no job is started below {size(least)} (setting min-free)"
     if 0 <= inodes < FEW_INODES:
         return f"only {inodes} inodes are free, and no job is started below {FEW_INODES}"
     return ""

@@ -129,6 +129,8 @@ def parse_duration(text: str) -> float:
 
 def say_duration(seconds: float) -> str:
     """A duration for people, in one or two units: `0.25s`, `90s`, `12m30s`, `3h20m`, `2d4h`."""
+    if seconds < 1e-4:
+        return f"{seconds:.6f}".rstrip("0").rstrip(".") + "s"
     if seconds < 120:
         return f"{seconds:.3g}s"
     for unit, size, lesser, lesser_size in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):

@@ -19,6 +19,7 @@ from queuectl.cli.pick import rows
 from queuectl.cli.show import reason
 from queuectl.lease import ROLE_WORKER, Lease
 from queuectl.spool import Spool
+from queuectl.talk import size
 from queuectl.tree import initialise
 from tests.cli.conftest import COMMAND, LIMIT, Queuectl
 from tests.support import drop, environment, needs_root, state_of, until, worker
@@ -326,3 +327,9 @@ def test_a_cancelled_jobs_id_is_free_for_a_job_that_runs(queue: Queuectl) -> Non
     until(lambda: not queue.spool.has_request("y.cancel"), LIMIT)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=LIMIT)
+
+
+def test_sizes_are_said_in_a_unit_that_shows_them() -> None:
+    assert [size(n) for n in (0, 1, 10_240, 64 << 20, 1 << 50)] == [
+        "0 bytes", "1 byte", "10 KiB", "64 MiB", "1,073,741,824 MiB",
+    ]  # fmt: skip

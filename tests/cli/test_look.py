@@ -142,7 +142,7 @@ def test_why_a_job_waits_while_others_run(queue: Queuectl, at_work: WorkerProces
     assert queue.json("show", "c")["reason"] == "it waits for a slot: all 2 are busy"
     assert matches(r"it runs on \S+ since \S+ \S+ \+0[12]00, by worker \S+", queue.json("show", "a")["reason"])
     queue.ok("config", "set", "min-free", "1024T")
-    assert "and no job is started below 1073741824 MiB (setting min-free)" in queue.json("show", "c")["reason"]
+    assert "and no job is started below 1,073,741,824 MiB (setting min-free)" in queue.json("show", "c")["reason"]
     at_work.kill()
     assert "is dead; whoever works next takes the job back" in queue.json("show", "a")["reason"]
 
@@ -214,7 +214,7 @@ def test_status_says_that_too_little_is_free(queue: Queuectl, at_work: WorkerPro
     assert queue("status").err == "", "no job waits for it"
     queue.ok("enqueue", "--id", "a", "true")
     assert matches(
-        r"queuectl: Only \d+ MiB are free, and no job is started below 1073741824 MiB \(setting min-free\)\.\n",
+        r"queuectl: Only [\d,]+ MiB are free, and no job is started below 1,073,741,824 MiB \(setting min-free\)\.\n",
         queue("status").err,
     )
 
