@@ -50,6 +50,7 @@ REJECTED = ".rejected"  # ends the name of a file that was set aside in dead/ be
 DRAFT_AGE = 3600.0  # seconds after which a file that somebody was writing in .tmp/ is nobody's
 ABANDONED_ID = 60.0  # seconds after which an id that was reserved, but never used, may be taken
 LONGEST_LINE = 4096  # bytes at the start of a kept tail in which a line's end is looked for
+CUT_ROUNDS = 4  # how often a cut begins anew because a job prints faster than its output is copied
 SPARE = "=spare"  # how the name of a file ends that nobody but its worker has ever had open
 MOST_LOGS = 1000  # logs of one job that are removed by name; if there may be more, logs/ is listed
 
@@ -807,22 +808,27 @@ class Spool(Disk):
             raise SpoolError.of(error, "cut the log", path) from None
 
     def _move_tail(self, fd: int, size: int, tail: int) -> tuple[int, int]:
-        """Copy the last `tail` bytes of a log to behind the mark, and what comes meanwhile, unless it comes faster than
-        it is copied. Where it ends there, and how many bytes are left out."""
+        """Copy the last `tail` bytes of a log to behind the mark, and what comes meanwhile. If that comes faster than
+        it is copied, begin anew with what is the newest then, a few times. Where it ends there, and how many bytes are
+        left out."""
         from queuectl.core import logs
 
-        old = self._fs.pread(fd, logs.MARK, logs.HEAD)
-        start, begin = size - tail, logs.HEAD + logs.MARK
-        left_out = start - begin + logs.left_out(old) if logs.left_out(old) else start - logs.HEAD
-        data = self._fs.pread(fd, tail, start)
-        line = data.find(b"\n", 0, LONGEST_LINE) + 1
-        source, end = start + line, begin
-        data = data[line:]
-        while data and end < begin + 2 * tail:
-            written = self._fs.pwrite(fd, data, end)
-            source, end = source + written, end + written
-            data = self._fs.pread(fd, tail, source)
-        return end, left_out + line + max(0, self._fs.fstat(fd).st_size - source)
+        gone = logs.left_out(self._fs.pread(fd, logs.MARK, logs.HEAD))
+        begin = logs.HEAD + logs.MARK
+        for _ in range(CUT_ROUNDS):
+            # What is read now lies behind all that an earlier round has written: a tail is a quarter of the bound.
+            data = self._fs.pread(fd, tail, size - tail)
+            line = data.find(b"\n", 0, LONGEST_LINE) + 1
+            first = source = size - tail + line
+            end, data = begin, data[line:]
+            while data and end < begin + 2 * tail:
+                written = self._fs.pwrite(fd, data, end)
+                source, end = source + written, end + written
+                data = self._fs.pread(fd, tail, source)
+            size = self._fs.fstat(fd).st_size
+            if not data:
+                break
+        return end, gone + first - (begin if gone else logs.HEAD) + max(0, size - source)
 
     def publish_lease(self, worker: str, data: bytes) -> int:
         """Create workers/<worker>.json and return a descriptor that is open for writing and has it locked.

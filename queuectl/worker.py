@@ -52,7 +52,8 @@ from queuectl.talk import Talk, plural, size
 BURY_EVERY = 10.0  # seconds between two looks for zombies that long jobs have left to us
 TROUBLE_PAUSE = 1.0  # seconds until what failed with the spool is tried again
 AHEAD = 0.02  # seconds of work that may be claimed ahead of the slots ...
-MOST_AHEAD = 8  # ... and no more jobs than that
+MOST_AHEAD = 8  # ... and no more jobs than that; they are given back ...
+PATIENCE = 0.1  # ... when they have waited so many seconds: others may be free
 LINGER = 0.004  # seconds that outcomes of short jobs may wait to share their syncs
 MOST_SPREAD = 64  # names among which one is chosen by chance after lost races; each that is skipped takes time
 MOST_EVENTS = 64  # taken at once; the default allocates room for 1,023 at each call
@@ -103,6 +104,7 @@ class Worker:
         self._ended: list[Attempt] = []
         self._settled: dict[str, Attempt | None] = {}  # by claim: what the settler has
         self._pace = 1.0  # seconds that an attempt took lately
+        self._patient_until = 0.0  # for a slot, with what is claimed
         self._losses = 0  # lost races in a row
         self._trouble_until: float | None = None
         self._bury_at = 0.0
@@ -190,6 +192,9 @@ class Worker:
         if self._may_claim(now):
             self._claim()
         self._start()
+        if self._claimed and now >= self._patient_until:  # claimed ahead, and all slots have long jobs
+            self._release_all(self._claimed)
+            self._pace = max(self._pace, PATIENCE)
 
     def _finish_work(self, now: float) -> None:
         self._end_attempts()
@@ -231,6 +236,8 @@ class Worker:
             wanted.append(self._logs.at)
         if self._runner.running:
             wanted.append(self._bury_at)
+        if self._claimed:
+            wanted.append(self._patient_until)
         if self._trouble_until is not None:
             wanted.append(self._trouble_until)
         else:
@@ -552,6 +559,7 @@ class Worker:
         if self._stop:
             self._release_all(self._claimed)
         while self._claimed and len(self._runner.running) < self._slots:
+            self._patient_until = time.monotonic() + PATIENCE
             claim, job = self._claimed.popleft()
             if claim.worker != self._lease.worker or self._heart.is_overdue():
                 continue  # the lease was lost, or will be: somebody else has the job, or will have it

@@ -126,6 +126,37 @@ sys.stdout.write(f"399999 {'.' * 60}\\nthe last words\\n")
     assert 0 < left_out(kept[HEAD : HEAD + MARK]) <= total - len(kept) + MARK
 
 
+@pytest.mark.parametrize("pieces", [1, 4, 5, 9, 40])
+def test_what_comes_faster_than_it_is_copied_is_left_out_and_the_newest_stays(tmp_path: Path, pieces: int) -> None:
+    class Flooded(Fs):
+        """The job prints twice what a cut keeps, each time that some of it is copied."""
+
+        left, printed = pieces, len(lines(2 * LEAST))
+
+        def __getattr__(self, name: str) -> Any:
+            return self.copy if name == "pwrite" else super().__getattr__(name)
+
+        def copy(self, fd: int, data: bytes, at: int) -> int:
+            if at > HEAD and self.left:
+                self.left -= 1
+                words = lines(2 * tail(LEAST)) + (b"" if self.left else b"the last words\n")
+                self.printed += len(words)
+                with log.open("ab") as file:
+                    file.write(words)
+            return os.pwrite(fd, data, at)
+
+    fs = Flooded()
+    spool = Spool(tmp_path / "spool", durability="none", fs=fs)
+    log = Path(spool.dir("logs") + LOG)
+    log.write_bytes(lines(2 * LEAST))
+    assert spool.cut_log(LOG, LEAST)
+    kept = log.read_bytes()
+    gap = left_out(kept[HEAD : HEAD + MARK])
+    assert len(kept) <= LEAST
+    assert len(kept) - MARK + gap == fs.printed, "each byte is kept or counted"
+    assert kept.endswith(b"the last words\n") == (pieces < 10), "a flood without end is not copied without end"
+
+
 def test_on_a_full_disk_that_copies_on_write_room_comes_first(tmp_path: Path) -> None:
     class Full(Fs):
         full = True

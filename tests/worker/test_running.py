@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from queuectl.core.job import check
 from queuectl.spool import Spool
 from tests.support import body_of, environment, listing, needs_root, queuectl, state_of, until, worker
 
@@ -264,3 +265,25 @@ def test_the_delays_grow_as_base_to_the_power_of_attempts(spool: Spool) -> None:
         ended_at = datetime.fromisoformat(history[attempt - 1]["finished_at"])
         pause = (datetime.fromisoformat(history[attempt]["started_at"]) - ended_at).total_seconds()
         assert 0.6**attempt - 0.001 <= pause < 0.6**attempt + 2
+
+
+def test_what_was_claimed_ahead_of_the_slots_does_not_wait_for_a_long_job(spool: Spool, tmp_path: Path) -> None:
+    """Short jobs are claimed ahead; behind a long one they would wait though others are free, and no cancel or job of
+    a higher priority would come before them."""
+    gate = tmp_path / "gate"
+    short = [{"command": "true"}] * 100
+    long = {"command": f"until [ -e {gate} ]; do sleep 0.02; done", "id": "long"}
+    spool.enqueue_many([check(job) for job in (*short, long, *[{"command": "true"}] * 20)])
+    with worker(spool) as process:
+        until(lambda: len(listing(spool, "completed")) == 100, what="the short jobs before it are done")
+        until(lambda: len(listing(spool, "processing")) == 1, what="what was claimed ahead is given back")
+        assert state_of(spool, "long") == "processing"
+        waiting = listing(spool, "pending")
+        assert len(waiting) == 20
+        assert {name.split(".")[3] for name in waiting} == {"a0"}, "no attempt was counted"
+        with worker(spool) as other:
+            until(lambda: len(listing(spool, "completed")) == 120, what="somebody else runs them")
+            assert other.end() == 0
+        gate.touch()
+        assert process.end() == 0
+    assert len(listing(spool, "completed")) == 121
