@@ -48,6 +48,7 @@ class Admission:
         self._warn = warn
         self._newcomers: dict[str, _Newcomer] = {}
         self._left_alone: set[str] = set()
+        self._told: set[str] = set()  # of what can neither be taken nor set aside
         self._forgot = False
 
     def __len__(self) -> int:
@@ -128,7 +129,15 @@ class Admission:
 
     def _set_aside(self, name: str, reason: str) -> None:
         del self._newcomers[name]
-        target = self._spool.reject(PENDING, name, reason)
+        try:
+            target = self._spool.reject(PENDING, name, reason)
+        except SpoolError as error:
+            if not error.is_of_one_file:
+                raise
+            if name not in self._told and len(self._told) < MOST_LEFT_ALONE:  # each scan finds it again
+                self._told.add(name)
+                self._warn(f"pending/{name} can neither be taken nor set aside, and stays there: {error}")
+            return
         if target is not None:
             self._warn(f"pending/{name} is no job and was set aside as dead/{target}: {reason}")
 

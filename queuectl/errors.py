@@ -72,17 +72,19 @@ class SpoolError(QueuectlError):
 
     @property
     def is_of_one_file(self) -> bool:
-        """Whether it may concern this file alone (another user's; a bad block): the rest goes on."""
+        """Whether it may concern this file alone (another user's; immutable; a bad block; mounted): the rest goes
+        on."""
         import errno
 
-        return self.errno in (errno.EACCES, errno.EPERM, errno.EIO)
+        return self.errno in (errno.EACCES, errno.EPERM, errno.EIO, errno.EBUSY)
 
     @property
     def is_forbidden(self) -> bool:
-        """Whether it is another user's file, which we may not read however often we try."""
+        """Whether it is a file that we may not read or move however often we try (another user's; immutable; mounted),
+        and nothing was done."""
         import errno
 
-        return self.errno in (errno.EACCES, errno.EPERM)
+        return self.errno in (errno.EACCES, errno.EPERM, errno.EBUSY)
 
     @classmethod
     def of(cls, error: OSError, doing: str, path: str = "", remedy: str = "") -> SpoolError:

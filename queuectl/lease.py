@@ -138,6 +138,11 @@ class Lease:
         try:
             self._beat()
             return os.fstat(self._fd).st_nlink > 0 and self._is_in_place()
+        except SpoolError as error:
+            # The beat was made. That there is no descriptor for a look now is no reason to be fenced.
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            return True
         except OSError as error:
             if error.errno == errno.ESTALE:
                 return False

@@ -186,6 +186,14 @@ def is_zombie(pid: int) -> bool:
         return True
 
 
+def session_of(pid: int) -> int:
+    """The session of a process; -1 if it is gone."""
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return -1
+
+
 def adopt_orphans() -> bool:
     """Make this process the parent of its orphaned descendants (PR_SET_CHILD_SUBREAPER, prctl(2)), so that a process
     that leaves its job's group is still seen. False where the kernel doesn't."""

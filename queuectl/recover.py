@@ -32,7 +32,7 @@ KILL_LIMIT = 2.0  # seconds to wait for a killed orphan to be gone
 
 
 class Unreadable(SpoolError):
-    """One file cannot be read now, by its own fault or its disk's: the others can be recovered."""
+    """One file cannot be read or moved now, by its own fault or its disk's: the others can be recovered."""
 
 
 class Recovery:
@@ -153,10 +153,19 @@ class Recovery:
         """False: one of its files cannot be read."""
         n = self._lease.next()
         self._begun[n] = (claim, owner)
-        if self._spool.take_over(claim, self._lease.worker, n) is None:
+        return self._try(claim, lambda: self._take_over(claim, n, now, owner))
+
+    def _take_over(self, claim: Claim, n: int, now: int, owner: WorkerInfo | None) -> None:
+        try:
+            taken = self._spool.take_over(claim, self._lease.worker, n)
+        except SpoolError as error:
+            if not error.is_forbidden:  # it may have been done all the same; tried again soon
+                raise
+            raise _unreadable(error) from None
+        if taken is None:
             del self._begun[n]
-            return True
-        return self._try(claim, lambda: self._settle_lost(claim, n, now, owner))
+        else:
+            self._settle_lost(claim, n, now, owner)
 
     def _try(self, claim: Claim, settle: Callable[[], None]) -> bool:
         """One file that cannot be read must not stop the recovery of the others, nor all workers with it. It is told

@@ -28,14 +28,15 @@ from queuectl.core.backoff import EXITED, LOST, SIGNALLED, TIMED_OUT, UNSTARTABL
 from queuectl.core.job import Job
 from queuectl.core.names import Claim
 from queuectl.disk import LOGS
+from queuectl.errors import SpoolError
 from queuectl.spool import Spool
 
 Say = Callable[[str, str], None]  # level, text
 
 EXECUTING = 0.1  # seconds; an execve takes a thousandth of that, unless the program must be read from a slow disk
 TERM_GRACE = 5.0  # seconds between SIGTERM and SIGKILL
-# What Python ignores, or nohup(1) and a shell's background have had ignored, and exec would pass on.
-_DEFAULT_SIGNALS = [signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT]
+# What Python ignores, or nohup(1), a shell's background or any other parent has had ignored, and exec would pass on.
+_DEFAULT_SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 _BUSY = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 
@@ -105,6 +106,9 @@ class Runner:
         self._spare_logs: list[tuple[str, int]] = []
         self._adopts = orphans.adopt_orphans()
         self._children = orphans.Children()
+        # A process keeps its children over exec (a shell's script that becomes the worker): they, and what they start
+        # in these sessions, are no job's, for a job has a session of its own and cannot join another.
+        self._sessions = {orphans.session_of(pid) for pid in (os.getpid(), *self._children.pids())}
         self.running: dict[int, Attempt] = {}  # by pidfd
         # By process id: the claims that it may belong to, and when it was first seen.
         self._strays: dict[int, tuple[set[str], float]] = {}
@@ -124,7 +128,12 @@ class Runner:
         env[b"QUEUECTL_ATTEMPT"] = str(number).encode()
         env[b"QUEUECTL_CLAIM"] = claim.key.encode()
         try:
-            attempt.pid = self._spawn(job, env, attempt.log_fd)
+            reserved = os.dup(self._null)  # for the pidfd: what cannot be watched should not be started
+            try:
+                attempt.pid = self._spawn(job, env, attempt.log_fd)
+            finally:
+                os.close(reserved)
+            self._sessions.discard(attempt.pid)
             attempt.pidfd = os.pidfd_open(attempt.pid)
         except Overdue:
             os.close(attempt.log_fd)  # whose file it is now is not for us to say
@@ -249,7 +258,7 @@ class Runner:
             self._orphans()
 
     def _orphans(self) -> list[int]:
-        """Our children that lead no attempt. Listed again when one of them has ended: its own children have come to
+        """Our children that lead no attempt, and may be of one. Listed again when one of them has ended: its own children have come to
         us since the listing."""
         leaders = {a.pid for a in self.running.values()}
         left: list[int] = []
@@ -258,7 +267,7 @@ class Runner:
             left = [pid for pid in found if not _take_away(pid)]
             if len(left) == len(found):
                 break
-        return left
+        return [pid for pid in left if orphans.session_of(pid) not in self._sessions]
 
     def finish_log(self, attempt: Attempt) -> str:
         """The log's name, or "" if nothing was printed; then `recycle_log` it, but not before the outcome is recorded:
@@ -338,10 +347,14 @@ class Runner:
     def _open_log(self, name: str) -> int:
         # A job that printed nothing leaves an empty log behind, which becomes the next one by a rename: creating a
         # file for each job would cost more than all else the worker does (docs/internals.md).
-        if self._spare_logs:
+        while self._spare_logs:
             spare, fd = self._spare_logs.pop()
-            if self._spool.rename_log(spare, name):
-                return fd
+            try:
+                if self._spool.rename_log(spare, fd, name):
+                    return fd
+            except SpoolError:
+                os.close(fd)
+                raise
             os.close(fd)
         return self._spool.open_log(name)
 

@@ -43,7 +43,6 @@ class Settler:
         self._future: Future[None] | None = None
         self._done: list[Settlement] = []
         self._unsynced: set[str] = set()  # directories to which outcomes went since the last sync
-        self._provided = 0
         self._numbers = itertools.count()
         self.spares: list[str] = []
         self.problem: SpoolError | None = None
@@ -61,11 +60,11 @@ class Settler:
     def provide(self, worker: str, count: int) -> None:
         """Have a file in hand for each of `count` running jobs, so that their outcomes can be written on a full disk.
         SpoolError."""
-        # Elsewhere those in use come back; on a network file system they don't.
-        while self._provided < count or (self._spool.network and len(self.spares) < count):
+        # Those in use come back, unless somebody else has the claim open (or the file system is shared by hosts).
+        in_use = 0 if self._spool.network else sum(one.step > Settlement.NEW for one in self._batch)
+        while len(self.spares) + in_use < count:
             # Each try has a name of its own: a network file system may have made the one that it refuses.
             self.spares.append(self._spool.make_spare(worker, next(self._numbers)))
-            self._provided += 1
 
     def turn(self, now: float, linger: float = 0.0) -> None:
         """Go on, as far as it goes without waiting. `now` is seconds, monotonic. A batch that is to be synced may wait
@@ -160,8 +159,12 @@ class Settler:
                 pass  # the records were synced: after a power cut recovery finds them, there or here
 
     def close(self) -> None:
-        """Give the recycled files up. Not while a batch is being settled."""
+        """End. Not while a batch is being settled."""
         self._thread.shutdown(wait=False)
+        self.give_up_spares()
+
+    def give_up_spares(self) -> None:
+        """Remove the recycled files: under a lost lease they are anybody's to sweep."""
         for name in self.spares:
             self._spool.remove_temporary(name)
         self.spares.clear()

@@ -739,11 +739,19 @@ class Spool(Disk):
 
     def open_log(self, name: str) -> int:
         """A descriptor to append to a new logs/<name>. What lies there is of an earlier job of that id, whose file
-        somebody has removed, and is emptied. SpoolError."""
+        somebody has removed. It is removed, for a worker may still have it as a spare (`rename_log`); on a network file
+        system, where an exclusive create takes more requests, it is emptied. SpoolError."""
         path = self._in[LOGS] + name
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            fd = self._create(path, flags)
+            if self.network:
+                fd = self._create(path, flags | os.O_TRUNC)
+            else:
+                try:
+                    fd = self._create(path, flags | os.O_EXCL)
+                except FileExistsError:
+                    self._fs.unlink(path)
+                    fd = self._create(path, flags | os.O_EXCL)
             self._give_to_group(fd)
         except OSError as error:
             raise SpoolError.of(error, "open the log", path) from None
@@ -766,10 +774,22 @@ class Spool(Disk):
         finally:
             self._fs.close(fd)
 
-    def rename_log(self, spare: str, name: str) -> bool:
-        """Give an empty log of the caller's the name of the next one: that of an attempt, which nobody else makes.
-        False if the spare is gone."""
-        return self._move(self._in[LOGS] + spare, self._in[LOGS] + name)
+    def rename_log(self, spare: str, fd: int, name: str) -> bool:
+        """Give an empty log of the caller's, open as `fd`, the name of the next one: that of an attempt, which nobody
+        else makes. False if the spare is gone: its job was pruned, and another of that id may have made a log of that
+        name by now. SpoolError."""
+        old, new = self._in[LOGS] + spare, self._in[LOGS] + name
+        try:
+            if not self._fs.fstat(fd).st_nlink or not self._move(old, new):
+                return False
+            if os.path.samestat(self._fs.stat(new), self._fs.fstat(fd)):
+                return True
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise SpoolError.of(error, "rename a log", old) from None
+        self._move(new, old)  # it is that other job's: between the first look and the rename
+        return False
 
     def remove_log(self, name: str) -> None:
         """Remove logs/<name>, if it is there. SpoolError."""

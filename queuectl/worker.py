@@ -19,6 +19,7 @@ from __future__ import annotations
 import gc
 import os
 import random
+import resource
 import select
 import signal
 import time
@@ -54,6 +55,10 @@ TROUBLE_PAUSE = 1.0  # seconds until what failed with the spool is tried again
 AHEAD = 0.02  # seconds of work that may be claimed ahead of the slots ...
 MOST_AHEAD = 8  # ... and no more jobs than that; they are given back ...
 PATIENCE = 0.1  # ... when they have waited so many seconds: others may be free
+REFUSED_FOR = 5.0  # seconds for which a file that could not be moved is not tried again
+MOST_REFUSED = 8  # files that are tried in one turn though they cannot be moved; if there are more, it is the directory
+MOST_KNOWN = 10_000  # that could not be moved, and are not told of again
+FREE_DESCRIPTORS = 12  # for the lease, listings, records, logs of what has just ended; a few at once, in four threads
 LINGER = 0.004  # seconds that outcomes of short jobs may wait to share their syncs
 MOST_SPREAD = 64  # names among which one is chosen by chance after lost races; each that is skipped takes time
 MOST_EVENTS = 64  # taken at once; the default allocates room for 1,023 at each call
@@ -106,6 +111,7 @@ class Worker:
         self._pace = 1.0  # seconds that an attempt took lately
         self._patient_until = 0.0  # for a slot, with what is claimed
         self._losses = 0  # lost races in a row
+        self._refused: dict[str, float] = {}  # names that could not be moved, and until when they are left alone
         self._trouble_until: float | None = None
         self._bury_at = 0.0
         self._unwatched: set[Attempt] = set()  # running, and the kernel would not tell us of their end
@@ -122,6 +128,8 @@ class Worker:
             self._spool, network=self._network, poll_interval=self._config.poll_interval,
             labels=frozenset(self._labels), wall=self._now, say=self._say,
         )  # fmt: skip
+        # Whoever started us may ignore it, and exec passes that on: then the kernel would tell nobody how a job ended.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         # While this thread is in posix_spawn it blocks all signals, and the end of a child would wake another thread,
         # to ignore it. The threads get this mask from us; jobs don't (runner.py).
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
@@ -137,6 +145,7 @@ class Worker:
         self._syncer = one_thread("sync")
         cut_abandoned(self._spool, Census(self._spool, self._config.stale_after), self._config.max_log)
         mode = self._lookout.watch()  # before anybody can see that we are here, and drop a file for us
+        self._limit_slots()
         self._take_lease()
         # What is there now stays; what a job leaves behind is freed by reference counts. Without this the collector
         # takes a twentieth of the worker's time.
@@ -152,6 +161,15 @@ class Worker:
         finally:
             code = self._leave()
         return code
+
+    def _limit_slots(self) -> None:
+        """No more slots than there are descriptors for: without some that are free, no outcome could be recorded."""
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        slots = max(1, (most - len(os.listdir("/proc/self/fd")) - FREE_DESCRIPTORS) // 2)
+        if most != resource.RLIM_INFINITY and slots < self._slots:
+            self._say("warning", f"{plural(slots, 'slot')} instead of {self._slots:,}, for a job takes two descriptors:"
+                                 f" raise `ulimit -n` ({most})")
+            self._slots = slots
 
     def _turn(self) -> bool:
         """One round of all concerns. False when the worker has nothing left to do."""
@@ -327,6 +345,7 @@ class Worker:
             self._runner.end(attempt, LOST, time.monotonic(), grace=0.0)
         self._runner.check_deadlines(time.monotonic())
         self._claimed.clear()
+        self._settler.give_up_spares()
         self._heart.stop()
         self._obey_request(f"{self._lease.worker}.stop")  # nobody will look for it under the new name
         self._lease.release()
@@ -509,6 +528,7 @@ class Worker:
 
     def _claim_into(self, claims: deque[tuple[Claim, jobs.Job]]) -> None:
         wall = stamp(self._now())
+        refused = 0
         left = self._room()  # jobs that start meanwhile make room for others, but what has ended is to be settled first
         while left > 0:
             spread = min(self._lookout.window.spread() + 2 * self._losses, MOST_SPREAD)
@@ -518,7 +538,16 @@ class Worker:
             if entry.not_before > wall:  # the clock was set back: a scan says what is due now
                 self._lookout.look_soon(time.monotonic(), within=0.0)
                 break
-            claim = self._spool.claim(entry, self._lease.worker, self._lease.next())
+            if self._refused.get(entry.name, 0.0) > time.monotonic():
+                continue
+            try:
+                claim = self._spool.claim(entry, self._lease.worker, self._lease.next())
+            except SpoolError as error:
+                refused += 1
+                if refused > MOST_REFUSED or not error.is_forbidden:  # not this file alone
+                    raise
+                self._refuse(entry, error)
+                continue
             if claim is None:
                 self._losses += 1
                 self._lookout.refresh(time.monotonic())
@@ -528,6 +557,15 @@ class Worker:
                 claims.append((claim, job))
                 left -= 1
             self._refill()
+
+    def _refuse(self, entry: Entry, error: SpoolError) -> None:
+        """A file that cannot be moved (immutable, mounted, another member's) must not stop the work on the others: it is
+        passed over until a later scan."""
+        if entry.name not in self._refused:
+            self._say("warning", f"job {entry.id} cannot be taken, and is passed over: {error}")
+        elif len(self._refused) > MOST_KNOWN:
+            self._refused.clear()
+        self._refused[entry.name] = time.monotonic() + REFUSED_FOR
 
     def _open(self, claim: Claim) -> jobs.Job | None:
         """Read a claimed job. What is no job is set aside."""

@@ -8,6 +8,7 @@ waiting for a stop leaves the request in place: the workers go on stopping.
 
 from __future__ import annotations
 
+import select
 import sys
 import time
 from typing import NamedTuple
@@ -22,6 +23,8 @@ from queuectl.errors import NEGATIVE, OK, ConfigError, UsageError
 from queuectl.lease import ROLE_WORKER, WorkerInfo, setting, workers
 from queuectl.spool import Spool
 from queuectl.talk import plural
+READER_PATIENCE = 1.0  # seconds until a line is left out that nobody reads
+LONGEST_LINE = 1_000  # characters: a pipe that is not full takes 4,096 bytes without blocking (PIPE_BUF, pipe(7))
 
 GROUP = """\
 Usage: queuectl worker [options] [<action> [<argument>...]]
@@ -146,7 +149,7 @@ def start(given: Given) -> int:
     from queuectl import worker
 
     return worker.run(
-        spool, count=asked.slots, until_empty=asked.until_empty, flags=asked.flags, labels=asked.labels, say=_say_line
+        spool, count=asked.slots, until_empty=asked.until_empty, flags=asked.flags, labels=asked.labels, say=_Lines()
     )
 
 
@@ -232,9 +235,23 @@ def _started(one: WorkerInfo) -> str:
         return one.started_at
 
 
-def _say_line(line: str) -> None:
-    sys.stderr.write(f"{safe(line)}\n")
-    sys.stderr.flush()
+class _Lines:
+    """What a worker says, on stderr. Whoever reads it and has stopped to (Ctrl-S, a pager, a log shipper that hangs)
+    must not hold the jobs up: after a moment lines are left out, until there is room again."""
+
+    def __init__(self) -> None:
+        self._left_out = 0
+        self._poller = select.poll()
+        self._poller.register(2, select.POLLOUT)
+
+    def __call__(self, line: str) -> None:
+        if not self._poller.poll(0 if self._left_out else READER_PATIENCE * 1000):
+            self._left_out += 1
+            return
+        left_out, self._left_out = self._left_out, 0
+        before = f"({plural(left_out, 'line')} left out, for nobody read)\n" if left_out else ""
+        sys.stderr.write(f"{before}{safe(line)[:LONGEST_LINE]}\n")
+        sys.stderr.flush()
 
 
 def _alive(spool: Spool) -> dict[str, WorkerInfo]:

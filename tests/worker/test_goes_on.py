@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import pty
+import re
 import select
 import signal
 import subprocess
 import sys
+import termios
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +25,7 @@ from queuectl.spool import Spool
 from queuectl.wakeup import Hint, Wakeup
 from queuectl.worker import Worker
 from tests.faults.patched import completes, patched
-from tests.support import WorkerProcess, listing, state_of, until, worker
+from tests.support import WorkerProcess, environment, listing, state_of, until, worker
 
 STAMP = "20200101T000000.000000Z"
 CLAIM = Waiting(STAMP, 0, 0, "job1").claimed_by("w", 1)
@@ -261,3 +264,29 @@ def test_a_program_on_a_server_that_hangs_holds_no_other_thread_up(
         thread.join(20)
     (pidfd,) = runner.running
     assert runner.reap(pidfd).outcome is not None
+
+
+@pytest.mark.parametrize("what", ["pipe", "terminal"])
+def test_who_has_stopped_reading_what_a_worker_says_holds_no_job_up(spool: Spool, what: str) -> None:
+    """Ctrl-S, a pager, a log shipper that hangs: no timeout would be enforced, and no signal obeyed."""
+    reader, writer = os.pipe() if what == "pipe" else pty.openpty()
+    if what == "terminal":
+        termios.tcflow(writer, termios.TCOOFF)
+    command = [sys.executable, "-m", "queuectl", "--spool", spool.root, "worker", "start", "--log-level", "debug"]
+    process = subprocess.Popen(command, stderr=writer, env=environment(), start_new_session=True)
+    try:
+        name = "x" * 90
+        spool.enqueue_many([jobs.check({"command": "true", "id": f"{name}{n}"}) for n in range(400)])
+        until(lambda: len(listing(spool, "completed")) == 400, 30, "all jobs are done")
+        if what == "pipe":
+            assert b" completed" in os.read(reader, 1 << 20)
+            spool.enqueue("true", id="last")
+            said = b""
+            while b"last completed" not in said:
+                said += os.read(reader, 1 << 20)
+            assert re.match(rb"\([0-9,]+ lines left out, for nobody read\)\n.*\n", said)
+    finally:
+        process.terminate()
+        assert process.wait(15) == 0
+        os.close(writer)
+        os.close(reader)

@@ -102,13 +102,19 @@ def runner_and_attempt(spool: Spool) -> tuple[Runner, Attempt]:
     return runner, runner.start(claim, jobs.parse(b'{"command": "exit 0"}'), None)
 
 
+def started_by(attempt: Attempt) -> subprocess.Popen[bytes]:
+    """A process that an attempt's job has started, in a session that is not the worker's."""
+    environ = {**os.environ, "QUEUECTL_CLAIM": attempt.claim.key}
+    return subprocess.Popen(["sleep", "20"], env=environ, start_new_session=True)
+
+
 def test_the_child_of_a_child_that_has_just_ended_is_seen(spool: Spool) -> None:
     runner, attempt = runner_and_attempt(spool)
     select.select([attempt.pidfd], [], [])
     ended = runner.reap(attempt.pidfd)
     between = subprocess.Popen(["true"])
     until(lambda: orphans.is_zombie(between.pid))
-    stray = subprocess.Popen(["sleep", "20"], env={**os.environ, "QUEUECTL_CLAIM": attempt.claim.key})
+    stray = started_by(attempt)
     runner._children = Children([between.pid], [stray.pid], [])  # type: ignore[assignment]
     assert runner.settled_down([ended]) == []
     assert runner.has_strays
@@ -127,7 +133,7 @@ def test_a_stray_that_is_just_executing_another_program_is_waited_for(
     ended = runner.reap(attempt.pidfd)
     claim = Waiting(STAMP, 0, 0, "job2").claimed_by("w", 2)
     other = runner.start(claim, jobs.parse(b'{"command": "exec sleep 20"}'), None)
-    stray = subprocess.Popen(["sleep", "20"], env={**os.environ, "QUEUECTL_CLAIM": attempt.claim.key})
+    stray = started_by(attempt)
     runner._children = Children([stray.pid, other.pid])  # type: ignore[assignment]
     with monkeypatch.context() as executing:
         executing.setattr(orphans, "mark_of", lambda _: "")
@@ -165,7 +171,7 @@ def test_what_a_process_of_another_user_leaves_is_said_once_and_holds_nobody_up(
     def refused(*_: Any) -> None:
         raise PermissionError
 
-    with subprocess.Popen(["sleep", "20"]) as daemon:
+    with subprocess.Popen(["sleep", "20"], start_new_session=True) as daemon:
         runner._children = Children([daemon.pid])  # type: ignore[assignment]
         with monkeypatch.context() as another_users:
             another_users.setattr(os, "kill", refused)
@@ -213,3 +219,29 @@ def test_a_new_job_of_an_old_id_does_not_show_the_old_output(spool: Spool) -> No
     spool.enqueue("true", id="one")
     assert queuectl(spool, "worker", "start", "--until-empty").returncode == 0
     assert "old" not in queuectl(spool, "logs", "one").stdout
+
+
+def test_what_the_worker_s_process_had_started_before_is_no_jobs_and_lives(spool: Spool, tmp_path: Path) -> None:
+    """A shell's script that becomes the worker (exec) leaves it its children: a log's reader, a sidecar; and what these
+    leave behind is theirs."""
+    sidecar = f"sleep 1000 & echo $! > {tmp_path}/pid; (sleep 1000 & echo $! > {tmp_path}/orphan)"
+    begin = f"setsid sh -c 'echo $$ > {tmp_path}/other; exec sleep 1000' & exec > >(tee {tmp_path}/said) 2>&1"
+    late = f"(sleep 0.5; sleep 1000 & echo $! > {tmp_path}/late) &"
+    start = f"exec {sys.executable} -m queuectl --spool {spool.root} worker start"
+    script = ["/bin/bash", "-c", f"{sidecar}; {late} {begin}; {start}"]
+    process = subprocess.Popen(script, env=environment(), start_new_session=True)
+    names = ("pid", "orphan", "other", "late")
+    try:
+        spool.enqueue("true", id="one")
+        until(lambda: spool.has_ended("one", "completed"), what="a job has ended")
+        until(lambda: all((tmp_path / name).exists() for name in names), what="they are there")
+        for n in range(3):
+            spool.enqueue("true", id=f"more{n}")
+            until(lambda n=n: spool.has_ended(f"more{n}", "completed"), what="another one has ended")  # type: ignore[misc]
+        assert not [name for name in names if orphans.is_zombie(left(tmp_path / name))]
+        until(lambda: "more2 completed" in (tmp_path / "said").read_text(), what="what it says is read")
+    finally:
+        process.terminate()
+        assert process.wait(15) == 0
+        for name in names:
+            os.kill(left(tmp_path / name), signal.SIGKILL)

@@ -1,0 +1,175 @@
+"""What surrounds a worker must not stop it, nor be harmed by it: its parent's signals, few descriptors, files that
+cannot be moved, jobs of an id that was used before."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from queuectl.core import job as jobs
+from queuectl.errors import SpoolError
+from queuectl.lease import ROLE_WORKER, Lease
+from queuectl.spool import Spool
+from tests.support import body_of, drop, environment, listing, needs_root, places, queuectl, state_of, until, worker
+
+
+def test_a_worker_whose_parent_ignored_the_end_of_children_knows_how_its_jobs_end(spool: Spool) -> None:
+    """Exec passes SIG_IGN on, and with it the kernel would take each child away itself: each attempt seemed lost."""
+    spool.enqueue("exit 7", id="one", max_retries=0)
+    spool.enqueue("sleep 0.2; trap", id="two")
+    ignore = "import os, signal, sys; [signal.signal(n, signal.SIG_IGN) for n in (signal.SIGCHLD, signal.SIGUSR1)];"
+    exec_it = "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    command = [sys.executable, "-c", ignore + exec_it, "-m", "queuectl", "--spool", spool.root, "worker", "start"]
+    done = subprocess.run([*command, "--until-empty"], env=environment(), capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+    assert body_of(spool, "one")["last_error"] == "exit code 7"
+    assert body_of(spool, "two")["history"][0]["exit_code"] == 0
+    assert "log" not in body_of(spool, "two")["history"][0], "no signal is ignored by a job"
+
+
+@needs_root
+def test_one_file_that_cannot_be_moved_stops_no_other_job(spool: Spool) -> None:
+    """A file that is mounted into pending/ (containers do that) is EBUSY; another member's, or an immutable one, EPERM."""
+    first, second = spool.enqueue("true", id="first", priority=9), spool.enqueue("true", id="second")
+    foreign = drop(spool, "foreign.json", {"command": "true"})
+    name = Path(spool.dir("pending")) / places(spool, first)[0].partition("/")[2]
+    for path in (name, foreign):
+        subprocess.run(["mount", "--bind", path, path], check=True)
+    try:
+        with worker(spool) as process:
+            until(lambda: spool.has_ended(second, "completed"), what="the other job runs")
+            for n in range(3):
+                spool.enqueue("true", id=f"more{n}")
+                until(lambda n=n: spool.has_ended(f"more{n}", "completed"), what="others run too")  # type: ignore[misc]
+            assert process.said.count("job first cannot be taken, and is passed over: Could not move a job: ") == 1
+            until(lambda: "can neither be taken nor set aside, and stays there" in process.said, what="it is told of")
+            assert state_of(spool, first) == "pending"
+            assert "trouble" not in process.said
+            assert process.end() == 0
+    finally:
+        for path in (name, foreign):
+            subprocess.run(["umount", path], check=True)
+    with worker(spool):
+        until(lambda: spool.has_ended(first, "completed"), what="it is taken when it can be")
+
+
+@needs_root
+def test_a_claim_that_cannot_be_moved_holds_up_the_recovery_of_no_other(spool: Spool) -> None:
+    with worker(spool, "--count", "2") as process:
+        for job_id in ("a", "b"):
+            spool.enqueue("sleep 1000", id=job_id)
+        until(lambda: len(listing(spool, "processing")) == 2, what="both run")
+        process.kill()
+    claim = os.path.join(spool.root, places(spool, "a")[0])
+    subprocess.run(["mount", "--bind", claim, claim], check=True)
+    try:
+        with worker(spool) as process:
+            until(lambda: "job a cannot be recovered yet: Could not move a job" in process.said, what="it says so")
+            until(lambda: "job b: attempt 1 was lost" in process.said, what="the other is recovered")
+            spool.enqueue("true", id="c")
+            until(lambda: spool.has_ended("c", "completed"), what="it works")
+            process.kill()
+    finally:
+        subprocess.run(["umount", claim], check=True)
+
+
+def test_a_worker_has_no_more_slots_than_descriptors_and_says_so(spool: Spool) -> None:
+    """Else nothing is left to record an outcome with, or to show that it is alive: where hosts share a spool it fenced
+    itself, and all its jobs were lost, again and again."""
+
+    def few() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+
+    ids = spool.enqueue_many([jobs.check({"command": "sleep 2"}) for _ in range(20)])
+    command = [sys.executable, "-m", "queuectl", "--spool", spool.root, "worker", "start", "--until-empty"]
+    done = subprocess.run(
+        [*command, "--count", "30", "--heartbeat", "0.2", "--stale-after", "1"], preexec_fn=few, capture_output=True,
+        env=environment(QUEUECTL_PRETEND_HOST="another"), text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"warning: [0-9]+ slots? instead of 30, for a job takes two descriptors: raise `ulimit -n` \(40\)",
+                     done.stderr)  # fmt: skip
+    assert "no job can be started" not in done.stderr
+    assert "lost" not in done.stderr
+    assert all(len(body_of(spool, job_id)["history"]) == 1 for job_id in ids)
+
+
+def test_a_heartbeat_counts_though_there_is_no_descriptor_to_look_whether_it_is_seen(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Lease(spool, ROLE_WORKER) as lease:
+        def short(name: str) -> int:
+            raise SpoolError("", errno=errno.EMFILE)
+
+        monkeypatch.setattr(spool, "open_worker_file", short)
+        assert lease.renew()
+
+
+def test_a_spare_log_is_not_taken_for_the_new_one_of_a_later_job_of_the_same_id(spool: Spool, tmp_path: Path) -> None:
+    """A pruned job's id is used again (a nightly job's): its output went to another job's log, whose own was lost."""
+    gate = tmp_path / "gate"
+    waits = f"until [ -e {gate} ]; do sleep 0.02; done"
+    with worker(spool, "--count", "2"):
+        spool.enqueue("true", id="a")
+        until(lambda: spool.has_ended("a", "completed"), what="a leaves a spare log")
+        assert queuectl(spool, "prune", "--state", "completed").returncode == 0
+        spool.enqueue(f"echo out of a; {waits}", id="a")
+        until(lambda: Path(spool.dir("logs"), "a.1.log").exists(), what="the new a runs")
+        spool.enqueue("echo out of d", id="d")
+        until(lambda: spool.has_ended("d", "completed"), what="d has ended")
+        gate.touch()
+        until(lambda: spool.has_ended("a", "completed"), what="a has ended")
+    assert Path(spool.dir("logs"), "a.1.log").read_text() == "out of a\n"
+    assert Path(spool.dir("logs"), "d.1.log").read_text() == "out of d\n"
+
+
+def test_a_spare_log_whose_name_is_anothers_by_now_is_given_back(spool: Spool) -> None:
+    """It was pruned, and made again by another worker, between the look and the rename."""
+    logs = Path(spool.dir("logs"))
+    spare = spool.open_log("a.1.log")
+
+    class Fs:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(os, name)
+
+        def rename(self, old: str, new: str) -> None:
+            if old.endswith("a.1.log") and not other:
+                os.unlink(old)
+                other.append(Spool(spool.root).open_log("a.1.log"))
+            os.rename(old, new)
+
+    other: list[int] = []
+    late = Spool(spool.root, fs=Fs())
+    assert not late.rename_log("a.1.log", spare, "d.1.log")
+    os.write(other[0], b"out of a")
+    assert sorted(path.name for path in logs.iterdir()) == ["a.1.log"]
+    assert (logs / "a.1.log").read_text() == "out of a"
+    again = spool.open_log("a.1.log")
+    os.write(again, b"of the next a")
+    assert (logs / "a.1.log").read_text() == "of the next a", "who still has the old one writes to that"
+    for fd in (spare, other[0], again):
+        os.close(fd)
+
+
+def test_a_file_is_in_hand_for_each_slot_though_somebody_reads_the_claims(spool: Spool, tmp_path: Path) -> None:
+    """An indexer or a backup: a claim that is open elsewhere is not recycled, and the spares were used up."""
+    with worker(spool, "--count", "4"), ExitStack() as readers:
+        for n in range(12):
+            path = tmp_path / f"{n}.json"
+            path.write_text(json.dumps({"command": "true", "id": f"job{n}"}))
+            readers.enter_context(path.open())
+            path.rename(Path(spool.dir("pending")) / path.name)
+        until(lambda: len(listing(spool, "completed")) == 12, what="they are done")
+        spool.enqueue_many([jobs.check({"command": "sleep 1000"}) for _ in range(4)])
+        until(lambda: len(listing(spool, "processing")) == 4, what="all slots are taken")
+        until(lambda: len(listing(spool, ".tmp")) == 4, what="a spare for each")
