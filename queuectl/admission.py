@@ -106,13 +106,13 @@ class Admission:
         try:
             entry = self._spool.adopt(name, wall)
         except IdTaken as error:
-            self._set_aside(name, str(error))
+            self._set_aside(name, str(error), error.file)
             return None
         except BadJob as error:
             if self._spool.is_directory(name):
                 self._leave_alone(name)
             elif (newcomer.closed and signature and signature[1]) or now - newcomer.since >= SETTLE_TIME:
-                self._set_aside(name, str(error))
+                self._set_aside(name, str(error), name, signature)
             else:
                 newcomer.when = min(now + newcomer.step, newcomer.since + SETTLE_TIME)
                 newcomer.step = min(2 * newcomer.step, 1.0)
@@ -122,15 +122,18 @@ class Admission:
                 raise
             newcomer.when = now + 1.0
             if now - newcomer.since >= SETTLE_TIME:
-                self._set_aside(name, str(error))
+                self._set_aside(name, str(error), name, signature)
             return None
         del self._newcomers[name]
         return entry
 
-    def _set_aside(self, name: str, reason: str) -> None:
+    def _set_aside(
+        self, name: str, reason: str, file: str, signature: tuple[int, int, int] | None = None
+    ) -> None:
+        """`file` is the name that the newcomer `name` has now."""
         del self._newcomers[name]
         try:
-            target = self._spool.reject(PENDING, name, reason)
+            target = self._spool.reject(PENDING, file, reason, signature)
         except SpoolError as error:
             if not error.is_of_one_file:
                 raise

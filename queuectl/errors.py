@@ -51,6 +51,7 @@ class IdTaken(BadJob):
     def __init__(self, job_id: str) -> None:
         super().__init__("id", f"a job named {job_id} exists already; choose another id, or leave it out")
         self.job_id = job_id
+        self.file = ""  # the name in pending/ of the file that asks for it, if it is one
 
 
 class NoSuchJob(QueuectlError):

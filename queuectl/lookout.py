@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 
 from queuectl.admission import Admission
-from queuectl.core.names import Claim
+from queuectl.core.names import Claim, is_taken
 from queuectl.core.states import FAILED, PENDING, WAITING
 from queuectl.core.times import SECOND, say_duration, stamp, unstamp
 from queuectl.core.window import Window
@@ -114,7 +114,7 @@ class Lookout:
             self._rewatch(now)
         wall = stamp(self._wall()) if hints else ""
         for hint in hints:
-            if hint.directory in WAITING:
+            if hint.directory in WAITING and not is_taken(hint.name):  # it is being adopted; else a scan finds it
                 self._notice(hint.directory, hint.name, now, wall, closed=hint.closed, in_place=hint.in_place)
             elif hint.directory == WORKERS:
                 self._census_at = now

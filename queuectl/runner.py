@@ -258,8 +258,8 @@ class Runner:
             self._orphans()
 
     def _orphans(self) -> list[int]:
-        """Our children that lead no attempt, and may be of one. Listed again when one of them has ended: its own children have come to
-        us since the listing."""
+        """Our children that lead no attempt, and may be of one. Listed again when one of them has ended: its own
+        children have come to us since the listing."""
         leaders = {a.pid for a in self.running.values()}
         left: list[int] = []
         for _ in range(orphans.ROUNDS):

@@ -31,18 +31,21 @@ from queuectl.core.names import (
     Claim,
     Record,
     Waiting,
+    dropped_name,
     is_id,
     is_ignored,
     is_met,
+    is_taken,
     parse_claim,
     parse_record,
     parse_spent,
     parse_terminal,
     parse_waiting,
+    taken_name,
 )
 from queuectl.core.states import DEAD, FAILED, PENDING, PROCESSING, STATES, TERMINAL
 from queuectl.core.times import stamp
-from queuectl.disk import ALPHABET, ANEW, IDS, LOGS, NEW, TMP, WORKERS, Disk, base32, locate
+from queuectl.disk import ALPHABET, ANEW, IDS, LOGS, NEW, TMP, WORKERS, Disk, base32, locate, token
 from queuectl.errors import BadJob, IdTaken, SpoolError
 
 BATCH = 1000  # jobs written between two syncs of a batch: 18,000/s against 4,500/s with a sync for each
@@ -320,20 +323,33 @@ class Spool(Disk):
     # -- adopt ------------------------------------------------------------------------------------------------
 
     def adopt(self, name: str, now: int) -> Entry | None:
-        """Make a foreign file in pending/ a job: read, check, reserve its id, rename it to its canonical name.
+        """Make a foreign file in pending/ a job: read and check it, rename it to a name that nobody else gives, reserve
+        its id, rename it to its canonical name.
+
+        The first rename is there because whoever has dropped a file may drop the next one under its name as soon as it
+        has gone, or replace it: then what is renamed is not what was read.
 
         `now` is nanoseconds UTC: when it may run unless it says otherwise. None if it is gone. Raises BadJob if it
-        is not (or not yet) a job; the caller decides when to `reject` it. Raises IdTaken.
+        is not (or not yet) a job; the caller decides when to `reject` it. Raises IdTaken, whose `file` is the name in
+        pending/ that it has then.
         """
-        path = self._in[PENDING] + name
-        this = self._adoption(name)
-        data = self.read(path, jobs.LARGEST_FILE)
+        pending = self._in[PENDING]
+        seen = self.signature(name)
+        data = self.read(pending + name, jobs.LARGEST_FILE)
         if data is None:
             return None
         job = jobs.parse(data)
+        if not is_taken(name):
+            taken = taken_name(name, token())
+            if not self._move(pending + name, pending + taken):
+                return None
+            if self.signature(taken) != seen:
+                return self.adopt(taken, now)
+            name = taken
+        this = self._adoption(name)
         job_id = job.id
         if job_id is None:
-            stem = name.removesuffix(SUFFIX)
+            stem = dropped_name(name).removesuffix(SUFFIX)
             job_id = new_id(now)
             room = min(60, LONGEST_ID_WITH_NEEDS - len(job_id) - 1 - len(job.needs))
             if is_id(stem) and len(stem) <= room:
@@ -341,22 +357,26 @@ class Spool(Disk):
         else:
             try:
                 self._reserve(job_id, this)
-            except IdTaken:
+            except IdTaken as error:
                 if self._adoption(name) != this:
                     return None  # by another worker, which has just adopted this very file
+                error.file = name
                 raise
         moment = job.run_at or now
         if jobs.last_settled(job):  # somebody has moved an old job here: it had its name of then once already (R4)
             moment = max(moment, now)
         waiting = Waiting(stamp(moment), job.priority, 0, job_id, job.needs)
-        if self._move(path, self._in[PENDING] + waiting.name):
+        if self._move(pending + name, pending + waiting.name):
             return entry_of(PENDING, waiting.name)
         return None
 
     def signature(self, name: str) -> tuple[int, int, int] | None:
         """Inode, size and mtime of a file in pending/: while they change, somebody is writing. None if it is gone."""
+        return self._signature(self._in[PENDING] + name)
+
+    def _signature(self, path: str) -> tuple[int, int, int] | None:
         try:
-            found = self._fs.lstat(self._in[PENDING] + name)
+            found = self._fs.lstat(path)
         except OSError:
             return None
         return found.st_ino, found.st_size, found.st_mtime_ns
@@ -368,13 +388,17 @@ class Spool(Disk):
         except OSError:
             return False
 
-    def reject(self, state: str, name: str, reason: str) -> str | None:
+    def reject(
+        self, state: str, name: str, reason: str, seen: tuple[int, int, int] | None = None
+    ) -> str | None:
         """Set a file aside in dead/ as <name>.rejected, its bytes untouched, the reason beside it (R12).
 
-        Returns the new name, or None if somebody else had moved it. The reason is created exclusively and first: it
-        reserves the name, so that nothing is ever renamed over an earlier rejected file. SpoolError.
+        Returns the new name, or None if somebody else had moved it; or if it is not the file in pending/ that had the
+        signature `seen`, but one that was dropped under its name since: then it stays there. The reason is created
+        exclusively and first: it reserves the name, so that nothing is ever renamed over an earlier rejected file.
+        SpoolError.
         """
-        base = os.fsencode(name)[:200].decode("utf-8", "surrogateescape")
+        base = os.fsencode(dropped_name(name))[:200].decode("utf-8", "surrogateescape")
         dead, number = self._in[DEAD], 0
         while True:
             number += 1
@@ -388,6 +412,9 @@ class Spool(Disk):
                 continue
         try:
             if self._move(self._in[state] + name, dead + target):
+                if seen and self._signature(dead + target) != seen:
+                    self._move(dead + target, self._in[PENDING] + taken_name(name, token()))
+                    return None
                 self.sync(DEAD)
                 return target
         finally:

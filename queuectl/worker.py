@@ -559,8 +559,8 @@ class Worker:
             self._refill()
 
     def _refuse(self, entry: Entry, error: SpoolError) -> None:
-        """A file that cannot be moved (immutable, mounted, another member's) must not stop the work on the others: it is
-        passed over until a later scan."""
+        """A file that cannot be moved (immutable, mounted, another member's) must not stop the work on the others: it
+        is passed over until a later scan."""
         if entry.name not in self._refused:
             self._say("warning", f"job {entry.id} cannot be taken, and is passed over: {error}")
         elif len(self._refused) > MOST_KNOWN:

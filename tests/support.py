@@ -116,6 +116,13 @@ def drop(spool: Spool | Path | str, name: str | bytes, content: bytes | str | di
     return path
 
 
+def adopt_all(spool: Spool) -> list[Entry]:
+    """What a worker does with dropped files after a scan, also with those that somebody who died has taken; the
+    jobs."""
+    dropped = [entry.name for entry in spool.entries(["pending"]) if not entry.id]
+    return [job for name in dropped if (job := spool.adopt(name, time.time_ns()))]
+
+
 # -- real processes ---------------------------------------------------------------------------------------------------
 
 

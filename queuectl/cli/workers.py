@@ -23,6 +23,7 @@ from queuectl.errors import NEGATIVE, OK, ConfigError, UsageError
 from queuectl.lease import ROLE_WORKER, WorkerInfo, setting, workers
 from queuectl.spool import Spool
 from queuectl.talk import plural
+
 READER_PATIENCE = 1.0  # seconds until a line is left out that nobody reads
 LONGEST_LINE = 1_000  # characters: a pipe that is not full takes 4,096 bytes without blocking (PIPE_BUF, pipe(7))
 

@@ -1,5 +1,8 @@
 """The file names of the spool: what they say, and how they are made and read.
 
+    pending/            <any>.json              what somebody has dropped
+                        <any>.<token>.taken.json
+                                                the same, once a worker has moved it to a name that nobody else gives
     pending/, failed/   <not_before>.p<priority>.a<attempts>[.n<needs>].<id>.json
     processing/         <not_before>.p<priority>.a<attempts>[.n<needs>].<id>@<worker>.<n>.json
     completed/, dead/   <id>.json
@@ -45,6 +48,7 @@ _CLAIM = (
     r"@([A-Za-z0-9-]{1,40})\.(0|[1-9]\d{0,11})\.json"
 )
 _TARGET = rf"(pending|failed)\.{_STAMP}\.{_ATTEMPTS}"
+_TAKEN = r"((?s:.*))\.[0-9a-hjkmnp-tv-z]{10}\.taken\.json"
 UNFINISHED = (".tmp", ".part", ".swp", "~")  # ends of the names of files that editors and copiers have not finished
 
 
@@ -159,6 +163,24 @@ def is_met(needs: str, labels: frozenset[str]) -> bool:
 def is_ignored(name: str) -> bool:
     """Whether a name in pending/ is none of queuectl's business: hidden, unfinished, or not JSON."""
     return name.startswith(".") or name.endswith(UNFINISHED) or not name.endswith(SUFFIX)
+
+
+def taken_name(name: str, token: str) -> str:
+    """The name under which a dropped file is adopted: nobody drops another one there meanwhile. `token` is 10 letters
+    and digits, unlike all others."""
+    stem = name.removesuffix(SUFFIX).encode("utf-8", "surrogateescape")[:200].decode("utf-8", "surrogateescape")
+    return f"{stem}.{token}.taken{SUFFIX}"
+
+
+def is_taken(name: str) -> bool:
+    """Whether it is a name that `taken_name` gives."""
+    return name.endswith(".taken.json") and _matcher(_TAKEN)(name) is not None
+
+
+def dropped_name(name: str) -> str:
+    """The name under which a foreign file was dropped, whether it has been taken or not."""
+    found = _matcher(_TAKEN)(name) if is_taken(name) else None
+    return f"{found[1]}{SUFFIX}" if found else name
 
 
 def parse_waiting(name: str) -> Waiting | None:

@@ -24,6 +24,7 @@ from queuectl.errors import IdTaken, SpoolError
 from queuectl.lease import ROLE_WORKER, Lease
 from queuectl.recover import release
 from queuectl.spool import Settlement, Spool
+from tests.support import adopt_all
 
 _T = TypeVar("_T")
 TRIES = 20
@@ -61,7 +62,7 @@ class Steps:
         path = Path(self.spool.dir(PENDING)) / f"{job_id}.json"
         path.write_text(json.dumps({"command": "true", "id": job_id}))
         self.accepted.append(job_id)
-        self.again("adopt", lambda: self.spool.adopt(path.name, time.time_ns()))
+        self.again("adopt", lambda: adopt_all(self.spool))
 
     def claim(self, job_id: str) -> Claim:
         """As a worker does: a claim that it doesn't know of is found in processing/."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ from queuectl.errors import BadJob, IdTaken
 from queuectl.lease import ROLE_CLI, Lease
 from queuectl.spool import Spool, entry_of
 from tests.spool.faults import Fs
-from tests.support import at_once, body_of, drop, leftovers, listing, only, places, run_once
+from tests.support import adopt_all, at_once, body_of, drop, leftovers, listing, only, places, python, run_once
 
 NOW = 1_795_338_930_123_456_000  # 2026-11-22T09:15:30.123456Z
 STAMP = "20261122T091530.123456Z"
@@ -90,9 +91,9 @@ def test_the_bytes_are_not_touched_by_adoption(spool: Spool) -> None:
 def test_an_id_that_exists_is_refused_and_the_file_is_left(spool: Spool) -> None:
     spool.enqueue("true", id="job1")
     drop(spool, "x.json", {"command": "true", "id": "job1"})
-    with pytest.raises(IdTaken):
+    with pytest.raises(IdTaken) as caught:
         spool.adopt("x.json", NOW)
-    assert "x.json" in listing(spool, "pending")
+    assert spool.reject("pending", caught.value.file, "why") == "x.json.rejected", "under its own name"
 
 
 def test_of_two_files_with_one_id_the_first_is_adopted(spool: Spool) -> None:
@@ -131,7 +132,7 @@ def test_a_file_that_another_worker_adopts_meanwhile_is_nothing(spool: Spool) ->
     class Rival(Fs):
         def before(self, name: str, args: tuple[Any, ...]) -> None:
             if name == "symlink":
-                assert spool.adopt("x.json", NOW + 1000) is not None
+                assert adopt_all(spool)
 
     drop(spool, "x.json", {"command": "true", "id": "job1"})
     assert Spool(spool.root, durability="none", fs=Rival()).adopt("x.json", NOW) is None, "and no error: it lost a race"
@@ -268,3 +269,100 @@ def test_the_inode_of_a_settled_job_is_used_again_when_nobody_has_it_open(spool:
         spool.enqueue("true", id="two")
         run_once(spool, lease, "two", spares=spares)
     assert os.stat(spool.dir("completed") + "two.json").st_ino == inode
+
+
+# -- the next file under the same name --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by", ["another worker", "its dropper"])
+def test_a_file_that_takes_the_place_of_the_one_that_was_read_is_adopted_as_what_it_is(tmp_path: Path, by: str) -> None:
+    """A program may drop the next job under its one name as soon as the last has gone; or replace it. It got the
+    other's id, priority and time, and a recorded outcome was overwritten."""
+
+    class Late(Fs):
+        done = False
+
+        def before(self, name: str, args: tuple[Any, ...]) -> None:
+            if name == "rename" and not self.done:
+                self.done = True
+                if by == "another worker":
+                    assert spool.adopt("x.json", NOW) is not None
+                os.rename(drop(spool, "y", {"command": "second", "run_at": "2099-01-01T00:00:00Z", "priority": 7}),
+                          spool.dir("pending") + "x.json")  # fmt: skip
+
+    spool = Spool(tmp_path / "spool", durability="none")
+    drop(spool, "x.json", {"command": "first", "id": "first"})
+    entry = Spool(spool.root, durability="none", fs=Late()).adopt("x.json", NOW)
+    assert entry is not None
+    assert (entry.priority, entry.not_before[:4], entry.id[-2:]) == (7, "2099", "-x")
+    assert body_of(spool, entry.id)["command"] == "second"
+    found = sorted(one.id for one in spool.entries(["pending"]))
+    assert found == sorted([entry.id] + ["first"] * (by == "another worker"))
+
+
+def test_a_good_file_that_takes_the_place_of_a_bad_one_is_not_set_aside_for_it(tmp_path: Path) -> None:
+    class Late(Fs):
+        done = False
+
+        def before(self, name: str, args: tuple[Any, ...]) -> None:
+            if name == "rename" and not self.done:
+                self.done = True
+                os.unlink(spool.dir("pending") + "x.json")
+                drop(spool, "x.json", {"command": "good"})
+
+    spool = Spool(tmp_path / "spool", durability="none")
+    drop(spool, "x.json", "bad")
+    late = Spool(spool.root, durability="none", fs=Late())
+    assert late.reject("pending", "x.json", "why", late.signature("x.json")) is None
+    assert listing(spool, "dead") == []
+    (entry,) = adopt_all(spool)
+    assert body_of(spool, entry.id)["command"] == "good"
+
+
+DROP = """
+import json, os, sys
+root, count = sys.argv[1:]
+input()
+for n in range(int(count)):
+    body = {"command": f"echo {n}"}
+    if n % 3 == 0:
+        body["id"] = f"id{n}"
+    if n % 3 == 1:
+        body["run_at"] = "2099-01-01T00:00:00Z"
+    with open(f"{root}/pending/.next", "w") as file:
+        json.dump(body, file)
+    while os.path.exists(f"{root}/pending/job.json"):
+        pass
+    os.rename(f"{root}/pending/.next", f"{root}/pending/job.json")
+open(f"{root}/done", "w").close()
+"""
+ADOPT_ALL = """
+import os, sys, time
+from queuectl import Spool
+spool = Spool(sys.argv[1], durability="none")
+input()
+while not os.path.exists(spool.root + "/done") or os.path.exists(spool.dir("pending") + "job.json"):
+    spool.adopt("job.json", time.time_ns())
+"""
+
+
+def test_of_jobs_that_are_dropped_one_after_the_other_under_one_name_each_is_itself(spool: Spool) -> None:
+    count = 600
+    adopters = [python("print('ready', flush=True)\n" + ADOPT_ALL, spool.root) for _ in range(2)]
+    dropper = python("print('ready', flush=True)\n" + DROP, spool.root, str(count))
+    for process in (*adopters, dropper):
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in (*adopters, dropper):
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    for process in (dropper, *adopters):
+        assert process.communicate(timeout=60)[1] == ""
+    adopt_all(spool)
+    names = {name: json.loads(Path(spool.dir("pending"), name).read_bytes()) for name in listing(spool, "pending")}
+    assert sorted(body["command"] for body in names.values()) == sorted(f"echo {n}" for n in range(count))
+    for name, body in names.items():
+        assert (name[:4] == "2099") == ("run_at" in body)
+        assert name.endswith(f".{body.get('id', 'job')}.json") or body.get("id") is None
+    assert listing(spool, "dead") == []

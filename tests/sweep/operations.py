@@ -16,7 +16,7 @@ from queuectl.core.times import next_stamp
 from queuectl.lease import ROLE_WORKER, Census, Lease
 from queuectl.recover import Recovery, record_for, release, settle_now
 from queuectl.spool import Settlement, Spool
-from tests.support import drop
+from tests.support import adopt_all, drop
 
 POLICY = Policy(3, 0.0, 3600.0, "none", frozenset({100}))
 OLD = "gone-1-0000000000"  # a worker that died long ago: it has no lease
@@ -130,7 +130,7 @@ def _batch(spool: Spool, _: object, tell: Tell) -> None:
 
 
 def _adopt(spool: Spool, _: object, tell: Tell) -> None:
-    spool.adopt("x.json", time.time_ns())
+    adopt_all(spool)
 
 
 def _claim(spool: Spool, prepared: object, tell: Tell) -> None:

@@ -39,7 +39,7 @@ def test_a_worker_whose_parent_ignored_the_end_of_children_knows_how_its_jobs_en
 
 @needs_root
 def test_one_file_that_cannot_be_moved_stops_no_other_job(spool: Spool) -> None:
-    """A file that is mounted into pending/ (containers do that) is EBUSY; another member's, or an immutable one, EPERM."""
+    """One that is mounted into pending/ (containers do that) is EBUSY; another member's, or an immutable one, EPERM."""
     first, second = spool.enqueue("true", id="first", priority=9), spool.enqueue("true", id="second")
     foreign = drop(spool, "foreign.json", {"command": "true"})
     name = Path(spool.dir("pending")) / places(spool, first)[0].partition("/")[2]
@@ -68,7 +68,7 @@ def test_a_claim_that_cannot_be_moved_holds_up_the_recovery_of_no_other(spool: S
     with worker(spool, "--count", "2") as process:
         for job_id in ("a", "b"):
             spool.enqueue("sleep 1000", id=job_id)
-        until(lambda: len(listing(spool, "processing")) == 2, what="both run")
+        until(lambda: {"a.1.log", "b.1.log"} <= set(listing(spool, "logs")), what="both run")
         process.kill()
     claim = os.path.join(spool.root, places(spool, "a")[0])
     subprocess.run(["mount", "--bind", claim, claim], check=True)
