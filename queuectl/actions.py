@@ -22,7 +22,7 @@ from queuectl.core.states import DEAD, PENDING, PROCESSING, TERMINAL
 from queuectl.core.times import SECOND, next_stamp, stamp
 from queuectl.errors import BadJob, NoSuchJob
 from queuectl.lease import ROLE_CLI, ROLE_WORKER, Lease, workers
-from queuectl.recover import settle_now
+from queuectl.recover import due, settle_now
 from queuectl.spool import Entry, Settlement, Spool
 
 FIRST_WAIT, LONGEST_WAIT = 0.005, 0.25  # seconds between two looks at a job that somebody else has
@@ -144,7 +144,7 @@ def requeue(spool: Spool, job_id: str) -> bool:
         if job is None:
             return False
         now = spool.clock()
-        record = Record(claim, PENDING, max(stamp(now), next_stamp(claim.not_before)), 0)
+        record = Record(claim, PENDING, due(claim, now), 0)
         return settle_now(spool, Settlement(record, jobs.settled(job, claim, 0, now)))
 
 

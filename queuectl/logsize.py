@@ -73,7 +73,7 @@ class LogSizes:
 
 
 def cut_abandoned(spool: Spool, census: Census, bound: int | None) -> None:
-    """Cut the logs of jobs whose worker is dead. SpoolError."""
+    """Cut the logs of jobs whose worker is dead. SpoolError if the claims cannot be read."""
     claims = spool.claims() if bound is not None else []
     living = {info.id for info in census.look(time.monotonic()) if info.alive} if claims else set()
     for claim in claims:
@@ -86,4 +86,7 @@ def cut_abandoned(spool: Spool, census: Census, bound: int | None) -> None:
                 raise
             continue
         if job is not None and bound is not None:
-            spool.cut_log(f"{claim.id}.{job.attempt}.log", bound)
+            try:
+                spool.cut_log(f"{claim.id}.{job.attempt}.log", bound)
+            except SpoolError:
+                pass  # somebody has put something else there; it is told of when the job is recovered

@@ -14,6 +14,7 @@ It is long because all that a crash may leave should be found in one place: lost
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any
 
@@ -29,6 +30,7 @@ from queuectl.lease import ROLE_WORKER, Lease, WorkerInfo
 from queuectl.spool import DRAFT_AGE, Entry, Settlement, Spool, looks_generated
 
 KILL_LIMIT = 2.0  # seconds to wait for a killed orphan to be gone
+CLOSING = 0.5  # seconds that a process which has just been killed may take to close its files
 
 
 class Unreadable(SpoolError):
@@ -135,12 +137,19 @@ class Recovery:
         if left:
             self._say("warning", f"processes {sorted(left)} of worker {owner} won't die; its jobs wait for them")
             return False
-        held = sorted(log for log in logs if self._spool.is_log_held(log))
+        held = self._held(logs)
+        deadline = time.monotonic() + CLOSING
+        while held and owner not in self._told and time.monotonic() < deadline:
+            time.sleep(0.005)
+            held = self._held(logs)
         if held and owner not in self._told:
             self._told.add(owner)
-            self._say("warning", f"processes of worker {owner}, which was another user's, still write to {held[0]}; its"
-                      " jobs wait for them, or for a worker of that user")  # fmt: skip
+            self._say("warning", f"another user's processes of worker {owner} still write to {held[0]}; its jobs wait"
+                      " for them, or for a worker that may kill them")  # fmt: skip
         return not held
+
+    def _held(self, logs: Iterable[str]) -> list[str]:
+        return sorted(log for log in logs if self._spool.is_log_held(log))
 
     def _log_of(self, claim: Claim) -> str:
         try:
@@ -214,7 +223,10 @@ class Recovery:
             return
         if started and (bound := self._max_log()) is not None:
             # Nobody else will: the attempt is over. First, because what it printed may be what has filled the disk.
-            self._spool.cut_log(log, bound)
+            try:
+                self._spool.cut_log(log, bound)
+            except SpoolError as error:
+                self._say("warning", str(error))
         outcome, decision = self._lost(mine, job, now)
         entry = {"attempt": job.attempt, "worker": claim.worker, "finished_at": iso(now), "reason": outcome.reason}
         data = jobs.settled(
@@ -326,13 +338,18 @@ def _is_lost(data: bytes) -> bool:
 
 
 def record_for(claim: Claim, decision: Decision) -> Record:
-    """The record's name for a decision. A job that waits again gets a later stamp than the one it had, so that no
-    name is used twice (R4)."""
+    """The record's name for a decision."""
     if decision.not_before is None:
         return Record(claim, decision.state)
-    return Record(
-        claim, decision.state, max(stamp(decision.not_before), next_stamp(claim.not_before)), claim.attempts
-    )
+    return Record(claim, decision.state, due(claim, decision.not_before), claim.attempts)
+
+
+def due(claim: Claim, when: int) -> str:
+    """The stamp of a job that waits again until `when` (nanoseconds UTC): another one than it had, so that no name is
+    used twice (R4). It need not be later: if the clock was ahead, and has been set right, nobody should wait until the
+    wrong time."""
+    moment = stamp(when)
+    return moment if moment != claim.not_before else next_stamp(moment)
 
 
 def release(
@@ -405,10 +422,12 @@ def doubles(
 
 
 def _latest(spool: Spool, rivals: list[Entry]) -> Entry:
-    """The latest of several files of one id: what was written last. Of one content, the higher attempt wins, then
-    terminal over processing over waiting (R13). Attempts alone don't tell: a requeued job starts again at 0, and a
-    retry that waits has as many as the claim that it comes from."""
+    """The latest of several files of one id: the one whose history has gone further, then what was written last. Of one
+    content, the higher attempt wins, then terminal over processing over waiting (R13). Attempts alone don't tell: a
+    requeued job starts again at 0, and a retry that waits has as many as the claim that it comes from. Nor does the
+    clock: it may have been set back (R11)."""
     bodies: dict[Entry, dict[str, Any]] = {}
+    attempts_made: dict[Entry, int] = {}  # over all requeues
     for rival in rivals:
         try:
             job = spool.load(rival)
@@ -419,14 +438,15 @@ def _latest(spool: Spool, rivals: list[Entry]) -> Entry:
                 raise
             continue
         if job is not None and job.id in (None, rival.id):  # a file that was recycled holds another job's record
-            bodies[rival] = job.body
+            bodies[rival], attempts_made[rival] = job.body, job.attempt
     one_life = len({str(body.get("created_at")) for body in bodies.values()}) == 1
 
-    def rank(rival: Entry) -> tuple[bool, str, tuple[int, int]]:
+    def rank(rival: Entry) -> tuple[bool, int, str, tuple[int, int]]:
+        made = attempts_made.get(rival, 0) if one_life else 0
         body = bodies.get(rival, {})
         attempts = body.get("attempts", 0) if rival.state in TERMINAL else rival.attempts
         written = body.get("updated_at") or ("" if one_life else body.get("created_at")) or ""
-        return rival in bodies, str(written), strength(rival.state, attempts if isinstance(attempts, int) else -1)
+        return rival in bodies, made, str(written), strength(rival.state, attempts if isinstance(attempts, int) else -1)
 
     return max(rivals, key=rank)
 

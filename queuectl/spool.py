@@ -44,7 +44,7 @@ from queuectl.core.names import (
     taken_name,
 )
 from queuectl.core.states import DEAD, FAILED, PENDING, PROCESSING, STATES, TERMINAL
-from queuectl.core.times import stamp
+from queuectl.core.times import next_stamp, stamp
 from queuectl.disk import ALPHABET, ANEW, IDS, LOGS, NEW, TMP, WORKERS, Disk, base32, locate, token
 from queuectl.errors import BadJob, IdTaken, SpoolError
 
@@ -466,6 +466,12 @@ class Spool(Disk):
             return mine
         return None
 
+    def give_back_unread(self, claim: Claim) -> None:
+        """Give a claim back whose content cannot be read now, in its old place and uncounted. SpoolError."""
+        waiting = Waiting(next_stamp(claim.not_before), claim.priority, max(claim.attempts - 1, 0), claim.id,
+                          claim.needs)  # fmt: skip
+        self._move(self._in[PROCESSING] + claim.name, self._in[PENDING] + waiting.name)
+
     def read_claim(self, claim: Claim) -> jobs.Job | None:
         """The job that a claim holds. None if the claim is gone (the lease was lost). Raises BadJob."""
         data = self.read(self._in[PROCESSING] + claim.name)
@@ -782,15 +788,15 @@ class Spool(Disk):
             self._give_to_group(fd)
         except OSError as error:
             raise SpoolError.of(error, "open the log", path) from None
-        if self.group and not self.network:
+        if not self.network:
             _try_lock(fd)
         return fd
 
     def is_log_held(self, name: str) -> bool:
-        """Whether a process of another user of a group's spool, whose environment nobody else may see, still has this
-        log as its output: it has inherited the lock of the worker that opened it. Only a local file system tells; and
-        a network one could make us wait for its locks."""
-        if not self.group or self.network:
+        """Whether a process still has this log as its output that may be another user's (sudo; a group's spool), whose
+        environment nobody else may see: it has inherited the lock of the worker that opened it. Only a local file
+        system tells; and a network one could make us wait for its locks."""
+        if self.network:
             return False
         try:
             fd = self._fs.open(self._in[LOGS] + name, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -987,6 +993,7 @@ class Spool(Disk):
         # Who removes the file has the job. Its id is freed after that: somebody may just be requeueing it.
         if not self._unlink(self.path_of(entry)):
             return False
+        self._remove(f"{self._in[WORKERS]}{entry.id}.cancel")  # one that came too late must not meet the id's next job
         if owner:
             self._free_id(entry.id, lambda: self._owner_of(entry.id) == owner)
         return True

@@ -16,6 +16,7 @@ It is long because the way of one job should be read in one place; what can stan
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import random
@@ -50,19 +51,22 @@ from queuectl.settling import Settler, one_thread
 from queuectl.spool import Entry, Settlement, Spool, entry_of
 from queuectl.talk import Talk, plural, size
 
+OBEYED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 BURY_EVERY = 10.0  # seconds between two looks for zombies that long jobs have left to us
 TROUBLE_PAUSE = 1.0  # seconds until what failed with the spool is tried again
 AHEAD = 0.02  # seconds of work that may be claimed ahead of the slots ...
 MOST_AHEAD = 8  # ... and no more jobs than that; they are given back ...
 PATIENCE = 0.1  # ... when they have waited so many seconds: others may be free
-REFUSED_FOR = 5.0  # seconds for which a file that could not be moved is not tried again
-MOST_REFUSED = 8  # files that are tried in one turn though they cannot be moved; if there are more, it is the directory
-MOST_KNOWN = 10_000  # that could not be moved, and are not told of again
+LEFT_ALONE = 5.0  # seconds until a job whose file cannot be moved, or whose log cannot be made, may be tried again
+MOST_PASSED_OVER = 8  # such jobs in one turn; if there are more, it is the directory
+MOST_LEFT_ALONE = 10_000  # that are remembered, and not told of again
+UNREAD = 8.0  # seconds after which a job that still cannot be read is set aside
 FREE_DESCRIPTORS = 12  # for the lease, listings, records, logs of what has just ended; a few at once, in four threads
 LINGER = 0.004  # seconds that outcomes of short jobs may wait to share their syncs
 MOST_SPREAD = 64  # names among which one is chosen by chance after lost races; each that is skipped takes time
 MOST_EVENTS = 64  # taken at once; the default allocates room for 1,023 at each call
 EARLIEST, LATEST = 1_735_689_600 * SECOND, 4_102_444_800 * SECOND  # a clock before 2025 or in 2100 is a wrong one
+_OF_ONE_JOB = (errno.EISDIR, errno.ELOOP)  # something else lies in the place of its log
 # What others import when they need it must be there already when descriptors are short.
 _NEEDED_LATER = ("datetime", "shutil", "tomllib")
 
@@ -111,7 +115,9 @@ class Worker:
         self._pace = 1.0  # seconds that an attempt took lately
         self._patient_until = 0.0  # for a slot, with what is claimed
         self._losses = 0  # lost races in a row
-        self._refused: dict[str, float] = {}  # names that could not be moved, and until when they are left alone
+        self._left_alone: dict[str, float] = {}  # jobs that were passed over, and until when
+        self._passed_over = 0  # in this turn
+        self._unread: dict[str, float] = {}  # jobs that could not be read, and since when
         self._trouble_until: float | None = None
         self._bury_at = 0.0
         self._unwatched: set[Attempt] = set()  # running, and the kernel would not tell us of their end
@@ -204,6 +210,7 @@ class Worker:
         self._logs.turn(now, self._runner.running.values(), self._config.max_log)
 
     def _take_work(self, now: float) -> None:
+        self._passed_over = 0
         self._start()  # a slot that has just become free waits for nothing else
         self._lookout.take_hints(now)
         self._mind(now)
@@ -358,8 +365,10 @@ class Worker:
         signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
         self._poller.register(ours, select.EPOLLIN)
         self._signal_fd = ours
-        # A handler only notes: what it interrupts (a rename, a sync) is completed.
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        # A handler only notes: what it interrupts (a rename, a sync) is completed. Whoever started us may have had them
+        # blocked, and exec passes that on.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, OBEYED)
+        for number in OBEYED:
             # What nohup(1), or a shell for its background, has had ignored stays so.
             if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, lambda number, _: self._signals.append(number))
@@ -528,7 +537,6 @@ class Worker:
 
     def _claim_into(self, claims: deque[tuple[Claim, jobs.Job]]) -> None:
         wall = stamp(self._now())
-        refused = 0
         left = self._room()  # jobs that start meanwhile make room for others, but what has ended is to be settled first
         while left > 0:
             spread = min(self._lookout.window.spread() + 2 * self._losses, MOST_SPREAD)
@@ -538,15 +546,13 @@ class Worker:
             if entry.not_before > wall:  # the clock was set back: a scan says what is due now
                 self._lookout.look_soon(time.monotonic(), within=0.0)
                 break
-            if self._refused.get(entry.name, 0.0) > time.monotonic():
+            if self._left_alone.get(entry.id, 0.0) > time.monotonic():
                 continue
             try:
                 claim = self._spool.claim(entry, self._lease.worker, self._lease.next())
             except SpoolError as error:
-                refused += 1
-                if refused > MOST_REFUSED or not error.is_forbidden:  # not this file alone
+                if not self._pass_over(entry.id, error):
                     raise
-                self._refuse(entry, error)
                 continue
             if claim is None:
                 self._losses += 1
@@ -558,14 +564,29 @@ class Worker:
                 left -= 1
             self._refill()
 
-    def _refuse(self, entry: Entry, error: SpoolError) -> None:
-        """A file that cannot be moved (immutable, mounted, another member's) must not stop the work on the others: it
-        is passed over until a later scan."""
-        if entry.name not in self._refused:
-            self._say("warning", f"job {entry.id} cannot be taken, and is passed over: {error}")
-        elif len(self._refused) > MOST_KNOWN:
-            self._refused.clear()
-        self._refused[entry.name] = time.monotonic() + REFUSED_FOR
+    def _pass_over(self, job_id: str, error: SpoolError) -> bool:
+        """A file that cannot be moved (immutable, mounted, another member's), or a log that cannot be made, must not
+        stop the work on the others: the job is left alone until a later scan. False: it isn't this file alone."""
+        self._passed_over += 1
+        if self._passed_over > MOST_PASSED_OVER or not (error.is_forbidden or error.errno in _OF_ONE_JOB):
+            return False
+        if job_id not in self._left_alone:
+            self._say("warning", f"job {job_id} is passed over for now: {error}")
+        elif len(self._left_alone) > MOST_LEFT_ALONE:
+            self._left_alone.clear()
+        self._left_alone[job_id] = time.monotonic() + LEFT_ALONE
+        return True
+
+    def _give_back_unread(self, claim: Claim, error: SpoolError) -> bool:
+        """One error of a disk, or a server that is away (a soft mount), makes no bad file of a good one: it is tried
+        again for a while. False: it was."""
+        now = time.monotonic()
+        if error.errno != errno.EIO or now - self._unread.setdefault(claim.id, now) > UNREAD:
+            self._unread.pop(claim.id, None)
+            return False
+        self._pass_over(claim.id, error)
+        self._spool.give_back_unread(claim)
+        return True
 
     def _open(self, claim: Claim) -> jobs.Job | None:
         """Read a claimed job. What is no job is set aside."""
@@ -576,6 +597,8 @@ class Worker:
         except SpoolError as error:
             if not error.is_of_one_file:
                 raise  # our lack, not the file's; the next census finds the claim, and it is given back
+            if self._give_back_unread(claim, error):
+                return None
             reason = str(error)
         except MemoryError:
             reason = "reading it takes more memory than there is"
@@ -610,8 +633,10 @@ class Worker:
             except Overdue:
                 continue
             except (Busy, SpoolError) as error:
-                self._talk.problem("start", f"no job can be started: {error}; trying again")
                 self._settle(release(claim, job, self._now()), None)
+                if isinstance(error, SpoolError) and self._pass_over(claim.id, error):
+                    continue
+                self._talk.problem("start", f"no job can be started: {error}; trying again")
                 self._release_all(self._claimed)
                 self._trouble_until = time.monotonic() + TROUBLE_PAUSE
                 return

@@ -145,14 +145,19 @@ def _open(name: str) -> int:
 
 def _chunks(fd: int) -> Iterator[list[bytes]]:
     """The lines that are there, up to BATCH at a time, without waiting for more."""
-    rest = b""
+    rest, skips = b"", False
     lines: list[bytes] = []
     while piece := os.read(fd, PIECE):
+        if skips:
+            _, newline, piece = piece.partition(b"\n")
+            if not newline:
+                continue
+            skips = False
         *whole, rest = (rest + piece).split(b"\n")
         lines += whole
         if len(rest) > LARGEST_FILE:  # no job, and it might never end
             lines.append(rest)
-            rest = b""
+            rest, skips = b"", True
         while len(lines) >= BATCH:
             yield lines[:BATCH]
             lines = lines[BATCH:]

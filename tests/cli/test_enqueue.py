@@ -273,3 +273,13 @@ def test_a_person_is_told_that_nobody_works(queue: Queuectl) -> None:
     finally:
         queue("worker", "stop", "--now")
     until(lambda: not os.listdir(queue.spool.dir("workers")), LIMIT)
+
+
+def test_a_batch_runs_no_part_of_a_line_that_is_too_long(queue: Queuectl) -> None:
+    """What came behind the first MiB of a comment was enqueued as a command."""
+    long = "# " + "x" * (1 << 20) + "\n"
+    assert queue.ok("enqueue", "--batch", "-", stdin=f"true\n{long}true\n{'# ' + ' rm x' * 700_000}").count("\n") == 2
+    assert {job["command"] for job in queue.json("list")} == {"true"}
+    result = queue("enqueue", "--batch", "-", stdin=f"{long}{'y' * (2 << 20)}\ntrue\n")
+    assert result.code == 2
+    assert "line 2: the line is longer than 1048576 bytes" in result.err

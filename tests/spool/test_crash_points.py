@@ -192,7 +192,7 @@ def test_pruning_leaves_a_job_or_a_free_id(stages: Stages) -> None:
         assert stage.is_free("job1")
         return finished
 
-    assert every_call(run) == 3
+    assert every_call(run) == 4
 
 
 def test_settings_are_the_old_ones_or_the_new_ones(stages: Stages) -> None:

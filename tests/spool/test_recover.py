@@ -20,6 +20,7 @@ from queuectl.core.backoff import Policy
 from queuectl.core.names import Claim, Waiting
 from queuectl.errors import SpoolError
 from queuectl.lease import ROLE_CLI, ROLE_WORKER, Census, Lease
+from queuectl.logsize import cut_abandoned
 from queuectl.recover import Recovery, set_doubles_aside
 from queuectl.spool import Spool
 from tests.spool.faults import FailingFs
@@ -385,3 +386,32 @@ def test_a_job_that_moves_while_doubles_are_looked_for_is_none(spool: Spool, lea
     assert state_of(spool, "job1") == "failed"
     assert only(spool, "failed").id == "job1"
     lease.release()
+
+
+def test_of_two_files_the_one_whose_history_has_gone_further_stays_though_the_clock_was_set_back(spool: Spool) -> None:
+    """R11: a recorded outcome was undone by what the same job had been an hour later, by the wrong clock."""
+    history = [{"attempt": number, "exit_code": 1} for number in (1, 2)]
+    body = {"command": "true", "id": "job1", "created_at": "2026-11-22T09:00:00Z", "attempts": 2}
+    late, early = "2026-11-22T12:00:00Z", "2026-11-22T11:00:00Z"
+    Path(spool.dir("failed"), W1).write_text(json.dumps(body | {"history": history[:1], "updated_at": late}))
+    Path(spool.dir("completed"), "job1.json").write_text(json.dumps(body | {"history": history, "updated_at": early}))
+    assert set_doubles_aside(spool, lambda level, text: None) == 1
+    assert places(spool, "job1") == ["completed/job1.json"]
+
+
+def test_a_log_that_cannot_be_cut_stops_no_recovery(spool: Spool, tmp_path: Path) -> None:
+    """Somebody has moved a large log to another disk, and left a link."""
+    lease = Lease(spool, ROLE_WORKER)
+    claimed(spool, lease, "job1")
+    log = Path(spool.dir("logs"), "job1.1.log")
+    log.rename(tmp_path / "moved")
+    log.symlink_to(tmp_path / "moved")
+    die(lease)
+    census = Census(spool, 120.0)
+    cut_abandoned(spool, census, 10)
+    with Lease(spool, ROLE_WORKER) as mine:
+        said: list[str] = []
+        recovery = Recovery(spool, mine, Policy, lambda level, text: said.append(text), lambda: 10)
+        recovery.run(lambda: census.look(0.0), time.time_ns())
+    assert state_of(spool, "job1") == "failed"
+    assert any(text.startswith("Could not cut the log") for text in said)

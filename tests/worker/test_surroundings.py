@@ -18,9 +18,24 @@ import pytest
 
 from queuectl.core import job as jobs
 from queuectl.errors import SpoolError
-from queuectl.lease import ROLE_WORKER, Lease
+from queuectl.lease import ROLE_CLI, ROLE_WORKER, Lease
 from queuectl.spool import Spool
-from tests.support import body_of, drop, environment, listing, needs_root, places, queuectl, state_of, until, worker
+from tests.faults.patched import patched
+from tests.support import (
+    body_of,
+    die,
+    drop,
+    environment,
+    listing,
+    needs_root,
+    only,
+    places,
+    queuectl,
+    run_once,
+    state_of,
+    until,
+    worker,
+)
 
 
 def test_a_worker_whose_parent_ignored_the_end_of_children_knows_how_its_jobs_end(spool: Spool) -> None:
@@ -51,7 +66,7 @@ def test_one_file_that_cannot_be_moved_stops_no_other_job(spool: Spool) -> None:
             for n in range(3):
                 spool.enqueue("true", id=f"more{n}")
                 until(lambda n=n: spool.has_ended(f"more{n}", "completed"), what="others run too")  # type: ignore[misc]
-            assert process.said.count("job first cannot be taken, and is passed over: Could not move a job: ") == 1
+            assert process.said.count("job first is passed over for now: Could not move a job: ") == 1
             until(lambda: "can neither be taken nor set aside, and stays there" in process.said, what="it is told of")
             assert state_of(spool, first) == "pending"
             assert "trouble" not in process.said
@@ -173,3 +188,85 @@ def test_a_file_is_in_hand_for_each_slot_though_somebody_reads_the_claims(spool:
         spool.enqueue_many([jobs.check({"command": "sleep 1000"}) for _ in range(4)])
         until(lambda: len(listing(spool, "processing")) == 4, what="all slots are taken")
         until(lambda: len(listing(spool, ".tmp")) == 4, what="a spare for each")
+
+
+def test_a_log_that_cannot_be_made_stops_no_other_job(spool: Spool) -> None:
+    Path(spool.dir("logs"), "first.1.log").mkdir()
+    spool.enqueue("true", id="first", priority=9)
+    with worker(spool) as process:
+        spool.enqueue("true", id="second")
+        until(lambda: spool.has_ended("second", "completed"), what="the other job runs")
+        assert process.said.count("job first is passed over for now: Could not open the log: ") == 1
+        assert "trouble" not in process.said
+        assert state_of(spool, "first") == "pending"
+        process.kill()
+    Path(spool.dir("logs"), "first.1.log").rmdir()
+    with worker(spool):
+        until(lambda: spool.has_ended("first", "completed"), what="it runs when its log can be made")
+    assert len(body_of(spool, "first")["history"]) == 1
+
+
+def test_a_job_that_cannot_be_read_once_is_no_bad_file(spool: Spool) -> None:
+    """A disk says EIO once, or a server is away (a soft mount)."""
+    once = """
+import errno
+import queuectl.lookout as lookout
+lookout.SLOW_SCAN = 0.5
+real, failed = os.open, []
+def opened(path, flags, *rest, **more):
+    if "/processing/" in str(path) and ".one@" in str(path) and len(failed) < 2:
+        failed.append(path)
+        raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+    return real(path, flags, *rest, **more)
+os.open = opened
+"""
+    spool.enqueue("true", id="one")
+    with patched(spool, once):
+        until(lambda: spool.has_ended("one", "completed"), 30, what="it is tried again")
+    assert len(body_of(spool, "one")["history"]) == 1
+    assert listing(spool, "dead") == []
+
+
+def test_blocked_signals_that_it_inherits_do_not_keep_a_worker_from_stopping(spool: Spool) -> None:
+    block = "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT});"
+    exec_it = "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    command = [sys.executable, "-c", block + exec_it, "-m", "queuectl", "--spool", spool.root, "worker", "start"]
+    process = subprocess.Popen(command, env=environment())
+    try:
+        until(lambda: listing(spool, "workers"), what="it works")
+        process.terminate()
+        assert process.wait(15) == 0
+    finally:
+        process.kill()
+
+
+def test_a_request_to_cancel_that_came_too_late_does_not_meet_the_next_job_of_that_id(spool: Spool) -> None:
+    spool.enqueue("true", id="one")
+    with Lease(spool, ROLE_CLI) as lease:
+        run_once(spool, lease, "one")
+    spool.put_request("one.cancel")
+    assert queuectl(spool, "prune", "--state", "completed").returncode == 0
+    spool.enqueue("true", id="one")
+    with worker(spool):
+        until(lambda: spool.has_ended("one", "completed"), what="it is not cancelled")
+
+
+def test_a_job_is_not_run_beside_what_still_holds_its_log_though_nothing_else_shows_it(spool: Spool) -> None:
+    """R8. What sudo or su have made another user's shows neither its environment nor its output to a worker."""
+    lease = Lease(spool, ROLE_WORKER)
+    spool.enqueue("true", id="one")
+    claim = spool.claim(only(spool), lease.worker, lease.next())
+    assert claim is not None
+    log = spool.open_log("one.1.log")
+    with subprocess.Popen(["sleep", "1000"], env={}, pass_fds=[log], stdout=subprocess.DEVNULL) as left:
+        os.close(log)
+        die(lease)
+        with worker(spool) as process:
+            until(lambda: "still write to one.1.log; its jobs wait for them" in process.said, what="it says so")
+            assert state_of(spool, "one") == "processing"
+            spool.enqueue("true", id="two")
+            until(lambda: spool.has_ended("two", "completed"), what="others run")
+            process.kill()
+        left.kill()
+    with worker(spool):
+        until(lambda: spool.has_ended("one", "completed") or state_of(spool, "one") == "failed", what="it is recovered")
