@@ -212,7 +212,8 @@ def _config(values: Mapping[str, Any]) -> Config:
     if values["stale-after"] < 4 * values["heartbeat"]:
         raise ConfigError(
             f"stale-after ({values['stale-after']:g} s) must be at least 4 heartbeats ({values['heartbeat']:g} s each),"
-            " or a worker that is only busy would be taken for dead."
+            f" or a worker that is only busy would be taken for dead. Set stale-after to {4 * values['heartbeat']:g} or"
+            " more, or heartbeat lower."
         )
     return Config(**{key.replace("-", "_"): value for key, value in values.items()})
 

@@ -111,9 +111,12 @@ class Disk:
             words = file.read().split()
         if not words or words[0] != f"queuectl-{LAYOUT}":
             raise SpoolError(
-                f"{self.root} has another layout ({cut(' '.join(words))}); this queuectl knows layout {LAYOUT}.",
+                f"{self.root} has another layout ({cut(' '.join(words))}); this queuectl knows layout {LAYOUT}. Use the"
+                " version of queuectl that has made it." if words else
+                f"{self.root}.id is empty: a disk error, or somebody has emptied it. Stop the workers, remove it, and"
+                f" run `queuectl init {self.root}`: the jobs stay.",
                 path=self.root,
-            )
+            )  # fmt: skip
         return words[-1]
 
     def mend_tree(self) -> None:

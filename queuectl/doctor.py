@@ -178,8 +178,8 @@ def _space(patient: Patient) -> Iterator[Finding]:
         yield Finding("inodes", GREEN, "they are not counted here")
         return
     level = RED if inodes < FEW_INODES else YELLOW if inodes < SOME_INODES else GREEN
-    yield Finding("inodes", level, f"{inodes:,} are free: room for as many jobs and logs",
-                  "" if level == GREEN else MAKE_ROOM)  # fmt: skip
+    means = f"less than {FEW_INODES}, so no job is started" if level == RED else "room for as many jobs and logs"
+    yield Finding("inodes", level, f"{inodes:,} are free: {means}", "" if level == GREEN else MAKE_ROOM)
 
 
 def _inotify_limits(patient: Patient) -> Iterator[Finding]:

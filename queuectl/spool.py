@@ -226,7 +226,7 @@ class Spool(Disk):
                     return  # a network file system repeated our request, or we died after it
                 if not theirs and not last_try and not self._exists(path):
                     continue  # its job has just been pruned
-                if last_try or not self.free_abandoned(job_id):
+                if last_try or not self.free_abandoned(job_id, by_file=owner.startswith("adopt:")):
                     raise IdTaken(job_id) from None
             except OSError as error:
                 raise SpoolError.of(error, "reserve the id", path) from None
@@ -255,12 +255,14 @@ class Spool(Disk):
         except OSError:
             return ""
 
-    def free_abandoned(self, job_id: str) -> bool:
+    def free_abandoned(self, job_id: str, *, by_file: bool = False) -> bool:
         """Free an id that was reserved by somebody who died before publishing the job, or whose job was taken out of
         the spool by hand (`mv dead/X.json pending/`). False if it is in use."""
-        if not self.is_abandoned(job_id):
+        if not self.is_abandoned(job_id, by_file=by_file):
             return False
-        return self._free_id(job_id, lambda: self.is_abandoned(job_id) and self._is_fenced_off(job_id))
+        return self._free_id(
+            job_id, lambda: self.is_abandoned(job_id, by_file=by_file) and self._is_fenced_off(job_id)
+        )
 
     def _is_fenced_off(self, job_id: str) -> bool:
         """Make sure that whoever has reserved an id cannot publish its job any more: he may only have been stopped, or
@@ -300,8 +302,9 @@ class Spool(Disk):
         except OSError as error:
             raise SpoolError.of(error, "reserve the id", self._in[IDS] + job_id) from None
 
-    def is_abandoned(self, job_id: str) -> bool:
-        """Whether an id is reserved and neither a job nor somebody who is about to publish one has it."""
+    def is_abandoned(self, job_id: str, *, by_file: bool = False) -> bool:
+        """Whether an id is reserved and neither a job nor somebody who is about to publish one has it; nor a file that
+        was dropped, or moved back by hand, and waits to be adopted, unless it is asked for `by_file` itself."""
         # The owner's file first, then the jobs: it goes from one to the other by one rename.
         owner = self._owner_of(job_id)
         if not owner:  # it is free just now, or cannot be read
@@ -312,7 +315,7 @@ class Spool(Disk):
         else:
             draft = self._in[TMP] + owner
             busy = self._exists(draft) and self._age(draft) < ABANDONED_ID
-        return not busy and self.find(job_id) is None
+        return not busy and self.find(job_id) is None and (by_file or self.find_dropped(job_id) is None)
 
     def _adoption(self, name: str) -> str:
         """What an id's reservation says while the file pending/<name> is being adopted: it tells two files apart
@@ -950,7 +953,14 @@ class Spool(Disk):
         """Drop a request (`<worker>.stop`, `<id>.cancel`) into workers/, where every worker sees it.
         SpoolError."""
         self.check_maker()
-        self._write_and_move(data, self._in[WORKERS] + name)
+        try:
+            self._write_and_move(data, self._in[WORKERS] + name)
+        except SpoolError as error:
+            # The disk may be full of what the very job prints that is to be cancelled; that request says all by its
+            # name, and a name may have room still.
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not name.endswith(".cancel"):
+                raise
+            self._write_new(self._in[WORKERS] + name, b"", ANEW)
 
     def log_size(self, name: str) -> int:
         """The size of a log in bytes; -1 if there is none."""

@@ -143,7 +143,7 @@ class Worker:
         self._poller = select.epoll()
         self._poller.register(wakeup.fileno(), select.EPOLLIN)
         self._catch_signals()
-        self._runner = Runner(self._spool, dict(os.environ), self._say, lambda: self._heart.is_overdue())
+        self._runner = Runner(self._spool, _environment(), self._say, lambda: self._heart.is_overdue())
         if not self._runner.is_at_home:
             self._say("warning", "the directory it was started in may not be entered; jobs without a cwd run in /")
         self._logs = LogSizes(self._spool, self._say)
@@ -757,3 +757,16 @@ class Worker:
     def _policy(self) -> Policy:
         c = self._config
         return Policy(c.max_retries, c.backoff_base, c.backoff_max, c.jitter, frozenset(c.permanent_exit_codes))
+
+
+def _environment() -> dict[str, str]:
+    """What jobs inherit: the environment that this process was started in. Where that has no locale, Python has set
+    LC_CTYPE for itself (PEP 538)."""
+    environ = dict(os.environ)
+    try:
+        with open("/proc/self/environ", "rb") as file:
+            if not any(pair.startswith(b"LC_CTYPE=") for pair in file.read().split(b"\0")):
+                environ.pop("LC_CTYPE", None)
+    except OSError:
+        pass
+    return environ

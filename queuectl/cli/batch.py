@@ -37,6 +37,7 @@ class Intake:
         self._asked = asked
         self._ids: dict[str, int] = {}  # the ids that lines have chosen, and where
         self._shows = True
+        self._last = 0  # line that was accepted
 
     def take(self, first: int, lines: Sequence[bytes]) -> None:
         """Accept the jobs in these lines, the first of which has that number. BadLine after those before it."""
@@ -91,6 +92,7 @@ class Intake:
                 " them again.", path=error.path, errno=error.errno,
             ) from None  # fmt: skip
         self.accepted += len(ids)
+        self._last = numbers[-1] if numbers else self._last
         if self._shows:
             try:
                 show_ids(ids, self._asked.as_json)
@@ -102,6 +104,13 @@ class Intake:
 
     def _so_far(self) -> str:
         return f"{self.accepted:,} job{' was' if self.accepted == 1 else 's were'} accepted"
+
+    def say_interrupted(self) -> None:
+        """Tell what whoever has pressed Ctrl-C must know before he enqueues the rest."""
+        from queuectl.cli.render import say
+
+        say(f"{self._so_far()}, up to line {self._last}; a part of what follows may have been. Look before you enqueue"
+            " the rest.")  # fmt: skip
 
     def close(self) -> None:
         if not self._shows:
@@ -119,6 +128,9 @@ def enqueue_batch(asked: Asked, open_spool: Callable[[], Spool]) -> int:
         for lines in _chunks(fd):
             intake.take(number, lines)
             number += len(lines)
+    except KeyboardInterrupt:
+        intake.say_interrupted()
+        raise
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise

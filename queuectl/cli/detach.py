@@ -38,7 +38,13 @@ def start_detached(spool: Spool, arguments: list[str], *, as_json: bool) -> int:
         raise SpoolError.of(error, "start a worker", sys.executable) from None
     finally:
         os.close(log)
-    worker = _await_start(spool, process, spool.dir(LOGS) + name)
+    try:
+        worker = _await_start(spool, process, spool.dir(LOGS) + name)
+    except KeyboardInterrupt:
+        process.terminate()
+        process.returncode = 0  # it is not waited for
+        say("The worker that was being started has been told to stop.")
+        raise
     if worker:
         print(to_json({"id": worker}) if as_json else worker)
     return OK

@@ -114,7 +114,7 @@ def show_ids(ids: list[str], as_json: bool) -> None:
         from queuectl.cli import abandon_output
 
         abandon_output()
-        jobs_are = f"Job {ids[0]} was" if len(ids) == 1 else f"{len(ids):,} jobs were, {ids[0]} first,"
+        jobs_are = f"Job {ids[0]} was" if len(ids) == 1 else f"{len(ids):,} jobs (the first is {ids[0]}) were"
         raise SpoolError(
             f"{jobs_are} accepted, but stdout could not be written: {error.strerror}. Look where the output goes, and"
             " do not enqueue again.", path="stdout", errno=error.errno or 0,
@@ -221,6 +221,8 @@ def _variable(text: str) -> tuple[str, str]:
 
 def _cwd(asked: str | None) -> str:
     """The directory that the job runs in: the one that was asked for, else where we are."""
+    if asked == "":
+        raise UsageError("--cwd is empty; leave it out to run in the directory where you are.")
     try:
         cwd = os.path.abspath(asked) if asked is not None else os.getcwd()
     except FileNotFoundError:

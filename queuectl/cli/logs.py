@@ -92,7 +92,8 @@ def logs(given: Given) -> int:
             f" {log_path(spool, subject)}.")  # fmt: skip
         return NEGATIVE
     if not given["--raw"]:
-        say(f"Attempt {subject.attempt} of {subject.entry.id} printed nothing.")
+        yet = "has printed nothing yet" if _is_running(spool, subject) else "printed nothing"
+        say(f"Attempt {subject.attempt} of {subject.entry.id} {yet}.")
     return OK
 
 
@@ -215,6 +216,7 @@ def _follow(spool: Spool, subject: Subject, log: _Log, writer: _Writer) -> None:
         ended = not _is_running(spool, subject)
         _copy(log, writer)
         if ended:
+            spool.check_identity()  # or is it the spool that is gone?
             return
         time.sleep(POLL)
 

@@ -122,6 +122,8 @@ def list_all(given: Given) -> int:
         [(key, config.say(key, value), _place(source), config.BY_KEY[key].help)
          for key, (value, source) in found.items()],
     )  # fmt: skip
+    if wrong := config.problem(spool.config_path, os.environ):
+        say(wrong)
     return OK
 
 

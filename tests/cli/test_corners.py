@@ -22,7 +22,8 @@ from queuectl.spool import Spool
 from queuectl.talk import size
 from queuectl.tree import initialise
 from tests.cli.conftest import COMMAND, LIMIT, Queuectl
-from tests.support import drop, environment, needs_root, state_of, until, worker
+from tests.filesystems.mounts import fill, loop
+from tests.support import drop, environment, needs_root, queuectl, state_of, until, worker
 
 BOM = b"\xef\xbb\xbf"
 NOBODY = 65534
@@ -333,3 +334,107 @@ def test_sizes_are_said_in_a_unit_that_shows_them() -> None:
     assert [size(n) for n in (0, 1, 10_240, 64 << 20, 1 << 50)] == [
         "0 bytes", "1 byte", "10 KiB", "64 MiB", "1,073,741,824 MiB",
     ]  # fmt: skip
+
+
+def test_the_id_of_a_job_that_was_moved_back_by_hand_is_its_own_until_it_is_adopted(queue: Queuectl) -> None:
+    """`mv dead/ID.json pending/` with no worker alive: its id was free for anybody, and the job was set aside."""
+    queue.ok("enqueue", "--id", "a", "--max-retries", "0", "false")
+    queue.work()
+    os.rename(queue.spool.dir("dead") + "a.json", queue.spool.dir("pending") + "a.json")
+    assert queue("fsck") == (0, "", "queuectl: Nothing is wrong.\n")
+    assert "a job named a exists already" in queue("enqueue", "--id", "a", "true").err
+    queue.work()
+    assert len(queue.record("a")["history"]) == 2
+
+
+@needs_root
+def test_a_job_that_has_filled_the_disk_can_be_cancelled(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    with loop(disk, "ext4", 16):
+        spool = Spool(disk / "spool", durability="none")
+        with worker(spool, "--min-free", "0"):
+            spool.enqueue("trap '' PIPE; while :; do head -c 100000 /dev/zero; sleep 0.01; done", id="hog")
+            until(lambda: os.statvfs(disk).f_bavail == 0, 60, what="the disk is full")
+            fill(disk)
+            done = queuectl(spool, "cancel", "hog")
+            assert (done.returncode, done.stdout) == (0, "hog cancelled\n"), done.stderr
+
+
+def test_an_empty_id_file_is_told_of_and_can_be_mended(queue: Queuectl) -> None:
+    queue.ok("enqueue", "--id", "a", "true")
+    (queue.home / "spool" / ".id").write_text("")
+    result = queue("status")
+    assert result.code == 3
+    assert re.search(r"\.id is empty: .* Stop the workers, remove it, and run `queuectl init [^`]+`: the jobs stay\.",
+                     result.err)  # fmt: skip
+    (queue.home / "spool" / ".id").unlink()
+    queue.ok("init", str(queue.home / "spool"))
+    assert queue.state("a") == "pending"
+
+
+def test_settings_that_contradict_each_other_are_told_of_with_what_to_set(queue: Queuectl) -> None:
+    Path(queue.spool.config_path).write_text("heartbeat = '1m'\n")
+    result = queue("config", "list")
+    assert result.code == 0
+    assert result.err.endswith("Set stale-after to 240 or more, or heartbeat lower.\n")
+
+
+def test_following_a_log_ends_with_an_error_when_the_spool_is_gone(queue: Queuectl) -> None:
+    with worker(queue.spool):
+        queue.ok("enqueue", "--id", "a", "echo hi; sleep 1000")
+        process = queue.start("logs", "--follow", "a")
+        assert process.stdout is not None
+        until(lambda: "hi\n" in process.stdout.readline(), what="it follows")  # type: ignore[union-attr]
+        os.rename(queue.spool.root, queue.spool.root + ".away")
+        _, err = process.communicate(timeout=LIMIT)
+        os.rename(queue.spool.root + ".away", queue.spool.root)
+        assert process.returncode == 3
+        assert queue.spool.root in err
+        assert queue("logs", "a").code == 0
+
+
+def test_a_running_job_has_printed_nothing_yet(queue: Queuectl) -> None:
+    with worker(queue.spool):
+        queue.ok("enqueue", "--id", "a", "sleep 1000")
+        until(lambda: Path(queue.spool.dir("logs"), "a.1.log").exists(), what="it runs")
+        assert queue("logs", "a").err == "queuectl: Attempt 1 of a has printed nothing yet.\n"
+
+
+def test_ctrl_c_in_a_batch_says_what_was_accepted(queue: Queuectl) -> None:
+    process = queue.start("enqueue", "--batch", "-")
+    assert process.stdin is not None
+    process.stdin.write("true\ntrue\n")
+    process.stdin.flush()
+    until(lambda: queue.json("status")["pending"] == 2, what="they are accepted")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=LIMIT)
+    assert (process.returncode, err) == (
+        130, "queuectl: 2 jobs were accepted, up to line 2; a part of what follows may have been. Look before you"
+        " enqueue the rest.\n",
+    )  # fmt: skip
+
+
+def test_ctrl_c_while_a_worker_is_started_in_the_background_leaves_none_behind(queue: Queuectl) -> None:
+    process = queue.start("worker", "start", "--detach")
+    until(lambda: any(name.startswith("worker-") for name in os.listdir(queue.spool.dir("logs"))), what="it is started")
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=LIMIT)
+    if process.returncode == 130:
+        until(lambda: queue.json("worker", "list") == [], what="it has ended")
+    else:
+        assert queue("worker", "stop").code == 0, "it was there before"
+
+
+def test_jobs_do_not_inherit_the_locale_that_python_chose_for_itself(queue: Queuectl) -> None:
+    queue.ok("enqueue", "--id", "a", "echo ${LC_CTYPE-none}; echo $MINE")
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": environment()["PYTHONPATH"], "HOME": "/", "MINE": "x"}
+    command = [*COMMAND, "--spool", queue.spool.root, "worker", "start", "--until-empty"]
+    subprocess.run(command, env=environ, check=True, capture_output=True, timeout=LIMIT)
+    assert queue("logs", "--raw", "a").out == "none\nx\n"
+
+
+def test_an_empty_directory_is_no_directory(queue: Queuectl) -> None:
+    """An unset variable in a script."""
+    assert queue("enqueue", "--cwd", "", "true") == (
+        2, "", "queuectl: --cwd is empty; leave it out to run in the directory where you are.\n",
+    )  # fmt: skip

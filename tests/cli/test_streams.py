@@ -81,7 +81,7 @@ def test_who_cannot_be_told_the_id_is_told_that_the_job_was_accepted(queue: Queu
     assert queue.state("a") == "pending"
     code, _, err = shell(queue, "printf 'true\\ntrue\\n' | queuectl enqueue --batch - > /dev/full")
     assert code == 3
-    assert re.fullmatch(f"queuectl: 2 jobs were, [a-z0-9]+ first, {then} enqueue again.\n", err)
+    assert re.fullmatch(f"queuectl: 2 jobs \\(the first is [a-z0-9]+\\) were {then} enqueue again.\n", err)
     assert queue.json("status")["pending"] == 3
 
 
