@@ -106,6 +106,7 @@ class Runner:
         self._spare_logs: list[tuple[str, int]] = []
         self._adopts = orphans.adopt_orphans()
         self._children = orphans.Children()
+        self._is_short = False  # of descriptors: before the next job is started it is seen whether there is one
         # A process keeps its children over exec (a shell's script that becomes the worker): they, and what they start
         # in these sessions, are no job's, for a job has a session of its own and cannot join another.
         self._sessions = {orphans.session_of(pid) for pid in (os.getpid(), *self._children.pids())}
@@ -128,11 +129,10 @@ class Runner:
         env[b"QUEUECTL_ATTEMPT"] = str(number).encode()
         env[b"QUEUECTL_CLAIM"] = claim.key.encode()
         try:
-            reserved = os.dup(self._null)  # for the pidfd: what cannot be watched should not be started
-            try:
-                attempt.pid = self._spawn(job, env, attempt.log_fd)
-            finally:
-                os.close(reserved)
+            if self._is_short:
+                os.close(os.dup(self._null))
+                self._is_short = False
+            attempt.pid = self._spawn(job, env, attempt.log_fd)
             self._sessions.discard(attempt.pid)
             attempt.pidfd = os.pidfd_open(attempt.pid)
         except Overdue:
@@ -141,6 +141,7 @@ class Runner:
         except OSError as error:
             if attempt.pid or error.errno in _BUSY:
                 if attempt.pid:  # started, but without a descriptor it cannot be waited for
+                    self._is_short = True
                     signal_group(attempt, signal.SIGKILL)
                     os.waitpid(attempt.pid, 0)
                 self._forget_log(attempt)

@@ -816,9 +816,10 @@ class Spool(Disk):
         name by now. SpoolError."""
         old, new = self._in[LOGS] + spare, self._in[LOGS] + name
         try:
-            if not self._fs.fstat(fd).st_nlink or not self._move(old, new):
+            mine = self._fs.fstat(fd)
+            if not mine.st_nlink or not self._move(old, new):
                 return False
-            if os.path.samestat(self._fs.stat(new), self._fs.fstat(fd)):
+            if os.path.samestat(self._fs.stat(new), mine):
                 return True
         except FileNotFoundError:
             return False

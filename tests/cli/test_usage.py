@@ -186,7 +186,7 @@ def test_wrong_usage_for_real(queue: Queuectl) -> None:
         (["config", "set", "max-retries", "-3"], 4,
          "config set: max-retries must be a whole number from 0 to 100000, not '-3'."),
         (["config", "set", "heartbeat", "60"], 4, "stale-after (120 s) must be at least 4 heartbeats (60 s each), or a"
-         " worker that is only busy would be taken for dead."),
+         " worker that is only busy would be taken for dead. Set stale-after to 240 or more, or heartbeat lower."),
     ],
 )  # fmt: skip
 def test_negative_answers_and_bad_settings(queue: Queuectl, arguments: list[str], code: int, sentence: str) -> None:

@@ -86,7 +86,8 @@ def test_a_value_is_written_as_toml_and_read_back(spool: Spool, key: str, text: 
         ({"max-retires": "5"}, "There is no setting 'max-retires'. Did you mean max-retries?"),
         ({"max-retries": "5", "heartbeat": "0"}, "config set: heartbeat must be seconds from 0.1 to 3600, not '0'."),
         ({"heartbeat": "100"}, "stale-after (120 s) must be at least 4 heartbeats (100 s each), or a worker that is"
-                               " only busy would be taken for dead."),
+                               " only busy would be taken for dead. Set stale-after to 400 or more, or heartbeat"
+                               " lower."),
     ],
 )  # fmt: skip
 def test_what_cannot_be_used_changes_nothing(spool: Spool, changes: dict[str, str], message: str) -> None:

@@ -213,7 +213,8 @@ def test_a_worker_must_have_time_for_four_heartbeats(tmp_path: Path, heartbeat: 
         load(str(tmp_path / "none"), {}, flags)
     assert str(caught.value) == (
         f"stale-after ({stale} s) must be at least 4 heartbeats ({heartbeat} s each),"
-        " or a worker that is only busy would be taken for dead."
+        f" or a worker that is only busy would be taken for dead. Set stale-after to {4 * int(heartbeat)} or more, or"
+        " heartbeat lower."
     )
 
 

@@ -187,7 +187,7 @@ def test_a_file_is_in_hand_for_each_slot_though_somebody_reads_the_claims(spool:
         until(lambda: len(listing(spool, "completed")) == 12, what="they are done")
         spool.enqueue_many([jobs.check({"command": "sleep 1000"}) for _ in range(4)])
         until(lambda: len(listing(spool, "processing")) == 4, what="all slots are taken")
-        until(lambda: len(listing(spool, ".tmp")) == 4, what="a spare for each")
+        until(lambda: len(listing(spool, ".tmp")) >= 4, what="a spare for each")
 
 
 def test_a_log_that_cannot_be_made_stops_no_other_job(spool: Spool) -> None:
