@@ -76,7 +76,9 @@ def logs(given: Given) -> int:
     if not given["--raw"]:
         _print_head(subject)
     if not subject.attempt:
-        say(f"{subject.entry.id} has not run yet. `queuectl show {subject.entry.id}` says why; --follow waits for it.")
+        what = "has not run yet" if subject.job else "is no job that can be read, and has no log"
+        wait = "; --follow waits for it" if subject.job else ""
+        say(f"{subject.entry.id} {what}. `queuectl show {subject.entry.id}` says why{wait}.")
         return NEGATIVE
     sys.stdout.flush()
     writer = _Writer(sys.stdout.buffer, escaped=sys.stdout.isatty() and not given["--raw"])
@@ -110,7 +112,7 @@ def _find(spool: Spool, job_id: str, wanted: int | None) -> Subject:
         try:
             job = spool.load(entry)
         except BadJob:
-            return Subject(entry, None, wanted or 0)
+            return Subject(entry, None, wanted or _last_log(spool, job_id))
         if job is None:
             continue  # it has just moved
         last = job.attempt if entry.state == PROCESSING else job.attempt - 1
@@ -118,6 +120,14 @@ def _find(spool: Spool, job_id: str, wanted: int | None) -> Subject:
             raise QueuectlError(f"{job_id} has had {last or 'no'} attempt{'s' if last != 1 else ''}, not {wanted}.")
         return Subject(entry, job, wanted or last)
     raise NoSuchJob(job_id)
+
+
+def _last_log(spool: Spool, job_id: str) -> int:
+    """The number of the last attempt that has a log, of a job whose record cannot be read; 0 for none."""
+    attempt = 0
+    while spool.has_log(f"{job_id}.{attempt + 1}.log"):
+        attempt += 1
+    return attempt
 
 
 def _is_lost(spool: Spool, subject: Subject) -> bool:

@@ -51,9 +51,12 @@ def _group(name: str) -> int:
     import grp
 
     try:
-        return int(name) if name.isascii() and name.isdigit() else grp.getgrnam(name).gr_gid
+        group = int(name) if name.isascii() and name.isdigit() else grp.getgrnam(name).gr_gid
     except KeyError:
         raise UsageError(f"There is no group {name!a} on this host. `getent group` lists them.") from None
+    if os.geteuid() and group not in (os.getegid(), *os.getgroups()):
+        raise UsageError(f"You are not in the group {name!a}, and only its members may give it a directory.")
+    return group
 
 
 COMMANDS = {"init": (TEXT, init)}

@@ -438,3 +438,29 @@ def test_an_empty_directory_is_no_directory(queue: Queuectl) -> None:
     assert queue("enqueue", "--cwd", "", "true") == (
         2, "", "queuectl: --cwd is empty; leave it out to run in the directory where you are.\n",
     )  # fmt: skip
+
+
+def test_the_log_of_a_job_whose_record_is_broken_is_shown(queue: Queuectl) -> None:
+    queue.ok("enqueue", "--id", "a", "echo hi")
+    queue.ok("enqueue", "--id", "b", "true")
+    queue.work()
+    for job_id in ("a", "b"):
+        Path(queue.spool.dir("completed"), f"{job_id}.json").write_text("garbage")
+    assert queue("logs", "--raw", "a").out == "hi\n"
+    assert queue("logs", "--raw", "b").err == (
+        "queuectl: b is no job that can be read, and has no log. `queuectl show b` says why.\n"
+    )
+
+
+@needs_root
+def test_a_group_that_the_user_is_not_in_is_told_of_before_anything_is_made() -> None:
+    with tempfile.TemporaryDirectory() as place:
+        os.chmod(place, 0o777)
+        code = "import os\nfrom queuectl.cli import main\nfrom queuectl.cli import setup, usage, render\nimport grp\n"
+        code += f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
+        code += f"raise SystemExit(main(['init', '{place}/spool', '--group', '0']))"
+        done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (
+            2, "queuectl: You are not in the group '0', and only its members may give it a directory.\n",
+        )  # fmt: skip
+        assert os.listdir(place) == []
