@@ -274,9 +274,10 @@ def test_what_was_claimed_ahead_of_the_slots_does_not_wait_for_a_long_job(spool:
     short = [{"command": "true"}] * 100
     long = {"command": f"until [ -e {gate} ]; do sleep 0.02; done", "id": "long"}
     spool.enqueue_many([check(job) for job in (*short, long, *[{"command": "true"}] * 20)])
-    with worker(spool, "--max-log", "none") as process:  # a look at the log's size would wake it
+    # A look at the log's size would wake it.
+    with worker(spool, "--max-log", "none", "--durability", "none") as process:
         until(lambda: len(listing(spool, "completed")) == 100, what="the short jobs before it are done")
-        until(lambda: len(listing(spool, "processing")) == 1, what="what was claimed ahead is given back")
+        until(lambda: len(listing(spool, "processing")) == 1, 5, what="what was claimed ahead is given back")
         assert state_of(spool, "long") == "processing"
         waiting = listing(spool, "pending")
         assert len(waiting) == 20
