@@ -570,12 +570,15 @@ class Worker:
         self._passed_over += 1
         if self._passed_over > MOST_PASSED_OVER or not (error.is_forbidden or error.errno in _OF_ONE_JOB):
             return False
+        self._leave_alone(job_id, error)
+        return True
+
+    def _leave_alone(self, job_id: str, error: SpoolError) -> None:
+        if len(self._left_alone) > MOST_LEFT_ALONE:
+            self._left_alone.clear()
         if job_id not in self._left_alone:
             self._say("warning", f"job {job_id} is passed over for now: {error}")
-        elif len(self._left_alone) > MOST_LEFT_ALONE:
-            self._left_alone.clear()
         self._left_alone[job_id] = time.monotonic() + LEFT_ALONE
-        return True
 
     def _give_back_unread(self, claim: Claim, error: SpoolError) -> bool:
         """One error of a disk, or a server that is away (a soft mount), makes no bad file of a good one: it is tried
@@ -584,7 +587,7 @@ class Worker:
         if error.errno != errno.EIO or now - self._unread.setdefault(claim.id, now) > UNREAD:
             self._unread.pop(claim.id, None)
             return False
-        self._pass_over(claim.id, error)
+        self._leave_alone(claim.id, error)
         self._spool.give_back_unread(claim)
         return True
 

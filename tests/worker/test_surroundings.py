@@ -209,23 +209,30 @@ def test_a_log_that_cannot_be_made_stops_no_other_job(spool: Spool) -> None:
     assert len(body_of(spool, "first")["history"]) == 1
 
 
-def test_a_job_that_cannot_be_read_once_is_no_bad_file(spool: Spool) -> None:
-    """A disk says EIO once, or a server is away (a soft mount)."""
-    once = """
+def test_a_job_that_cannot_be_read_for_a_moment_is_no_bad_file(spool: Spool, tmp_path: Path) -> None:
+    """A disk says EIO once, or a server is away (a soft mount). It is not asked all the time."""
+    tries = tmp_path / "tries"
+    away = f"""
 import errno
 import queuectl.lookout as lookout
-lookout.SLOW_SCAN = 0.5
-real, failed = os.open, []
+import queuectl.worker as worker
+lookout.SLOW_SCAN, worker.LEFT_ALONE = 0.1, 0.3
+real, began = os.open, []
 def opened(path, flags, *rest, **more):
-    if "/processing/" in str(path) and ".one@" in str(path) and len(failed) < 2:
-        failed.append(path)
-        raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+    if "/processing/" in str(path) and ".one@" in str(path):
+        with open({str(tries)!r}, "a") as file:
+            file.write("x")
+        began.append(time.monotonic())
+        if time.monotonic() < began[0] + 1:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
     return real(path, flags, *rest, **more)
 os.open = opened
 """
     spool.enqueue("true", id="one")
-    with patched(spool, once):
-        until(lambda: spool.has_ended("one", "completed"), 30, what="it is tried again")
+    with patched(spool, away) as process:
+        until(lambda: spool.has_ended("one", "completed"), what="it is tried again")
+        assert process.said.count("job one is passed over for now: ") == 1
+    assert 2 < len(tries.read_text()) < 12
     assert len(body_of(spool, "one")["history"]) == 1
     assert listing(spool, "dead") == []
 
