@@ -48,6 +48,8 @@ def cancel(spool: Spool, job_id: str, timeout: float | None = 30.0) -> str:
             elif dropped := spool.find_dropped(job_id):
                 spool.adopt(dropped.name, spool.clock())  # or a worker has just done so
                 continue
+            elif spool.find(job_id):
+                continue  # it has just been adopted
             raise NoSuchJob(job_id)
         if entry.state in TERMINAL:
             if not asked:
@@ -220,7 +222,7 @@ def wait(
         if time.monotonic() >= look_at:  # one that is not there, or was pruned meanwhile, would never end
             present = spool.find_all(waiting)
             for job_id in waiting:
-                if job_id not in present and not spool.find_dropped(job_id):
+                if job_id not in present and not spool.find_dropped(job_id) and not spool.find(job_id):
                     raise NoSuchJob(job_id)
             look_at = time.monotonic() + SEARCH_AGAIN
         looked = time.monotonic()

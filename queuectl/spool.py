@@ -716,20 +716,25 @@ class Spool(Disk):
 
     def find_dropped(self, job_id: str) -> Entry | None:
         """The file in pending/ that asks for this id, and that no worker has adopted yet. Reads all that are not
-        adopted. SpoolError."""
-        for entry in self.entries([PENDING]):
-            if entry.id:
-                continue
-            try:
-                job = self.load(entry)
-            except BadJob:
-                continue
-            except SpoolError as error:
-                if not error.is_of_one_file:
-                    raise
-                continue
-            if job is not None and job.id == job_id:
-                return entry
+        adopted, and looks again if one has moved meanwhile: it may be being adopted (or be the job now). SpoolError."""
+        for _ in range(3):
+            moved = False
+            for entry in self.entries([PENDING]):
+                if entry.id:
+                    continue
+                try:
+                    job = self.load(entry)
+                except BadJob:
+                    continue
+                except SpoolError as error:
+                    if not error.is_of_one_file:
+                        raise
+                    continue
+                if job is not None and job.id == job_id:
+                    return entry
+                moved = moved or job is None
+            if not moved:
+                break
         return None
 
     def _ended(self, state: str, job_ids: Iterable[str]) -> dict[str, Entry]:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from queuectl.core.names import parse_waiting
+from queuectl import actions
+from queuectl.core.names import parse_waiting, taken_name
 from queuectl.errors import BadJob, IdTaken
 from queuectl.lease import ROLE_CLI, Lease
 from queuectl.spool import Spool, entry_of
@@ -366,3 +367,30 @@ def test_of_jobs_that_are_dropped_one_after_the_other_under_one_name_each_is_its
         assert (name[:4] == "2099") == ("run_at" in body)
         assert name.endswith(f".{body.get('id', 'job')}.json") or body.get("id") is None
     assert listing(spool, "dead") == []
+
+
+def test_a_job_that_is_adopted_while_it_is_looked_for_is_known(tmp_path: Path) -> None:
+    class Adopting(Spool):
+        """A worker adopts each dropped file step by step, whenever pending/ has been listed."""
+
+        steps = 0
+
+        def scan(self, directory: str) -> Any:
+            names = list(super().scan(directory))
+            if directory == "pending":
+                self.steps += 1
+                dropped = self.dir("pending") + "x.json"
+                taken = self.dir("pending") + taken_name("x.json", "0123456789")
+                if self.steps == 2:
+                    os.rename(dropped, taken)
+                elif self.steps == 3:
+                    os.rename(taken, self.dir("pending") + f"{STAMP}.p0.a0.job1.json")
+            return iter(names)
+
+    for act in ("cancel", "wait"):
+        spool = Adopting(tmp_path / act, durability="none")
+        drop(spool, "x.json", {"command": "true", "id": "job1"})
+        if act == "cancel":
+            assert actions.cancel(spool, "job1") == "cancelled"
+        else:
+            assert actions.wait(spool, ["job1"], timeout=0.01) is None
