@@ -135,6 +135,27 @@ def output_of(pid: int, directory: str) -> str:
     return ""
 
 
+def holders(spool: str, logs: Iterable[str]) -> set[int]:
+    """Processes that hold the lock of one of these logs of the spool at `spool`, by any descriptor: its worker had
+    locked it, and what its job started inherits that."""
+    paths = {os.path.join(os.path.realpath(spool), "logs", log) for log in logs}
+    found = set()
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        try:
+            for fd in os.listdir(f"/proc/{pid}/fd") if pid != os.getpid() else ():
+                if os.readlink(f"/proc/{pid}/fd/{fd}") in paths and _has_lock(pid, fd):
+                    found.add(pid)
+        except OSError:
+            continue  # another user's, or gone
+    return found
+
+
+def _has_lock(pid: int, fd: str) -> bool:
+    """Whether an exclusive lock belongs to a descriptor: who only asks for the lock has a shared one (proc(5))."""
+    with open(f"/proc/{pid}/fdinfo/{fd}") as file:
+        return any("FLOCK" in line and "WRITE" in line for line in file)
+
+
 def kill_all(look: Callable[[], set[int]], limit: float) -> set[int]:
     """Kill what `look` finds, with its process groups, until it finds nothing; who forks meanwhile is found the next
     time. `limit` is seconds. Returns those that are still there then."""

@@ -140,6 +140,8 @@ class Recovery:
         held = self._held(logs)
         deadline = time.monotonic() + CLOSING
         while held and owner not in self._told and time.monotonic() < deadline:
+            for pid in orphans.holders(self._spool.root, held):  # it hides in all other ways
+                orphans.kill(pid)
             time.sleep(0.005)
             held = self._held(logs)
         if held and owner not in self._told:
@@ -170,6 +172,7 @@ class Recovery:
         except SpoolError as error:
             if not error.is_forbidden:  # it may have been done all the same; tried again soon
                 raise
+            del self._begun[n]
             raise _unreadable(error) from None
         if taken is None:
             del self._begun[n]
@@ -203,8 +206,8 @@ class Recovery:
         found = [(record, data) for record in records if (data := self._read_record(record)) is not None]
         # What a worker has seen wins over what an earlier recoverer has concluded ("lost").
         for record, data in sorted(found, key=lambda pair: _is_lost(pair[1])):
-            settle_now(self._spool, Settlement(record._replace(claim=mine), data))
-            self._say("info", f"job {mine.id}: its worker died after it had ended; the outcome was kept")
+            if settle_now(self._spool, Settlement(record._replace(claim=mine), data)):
+                self._say("info", f"job {mine.id}: its worker died after it had ended; the outcome was kept")
             return
         try:
             job = self._read_claim(mine)

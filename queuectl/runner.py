@@ -452,3 +452,16 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return ""
+
+
+def own_environment() -> dict[str, str]:
+    """What jobs inherit: the environment that this process was started in. Where that has no locale, Python has set
+    LC_CTYPE for itself (PEP 538)."""
+    environ = dict(os.environ)
+    try:
+        with open("/proc/self/environ", "rb") as file:
+            if not any(pair.startswith(b"LC_CTYPE=") for pair in file.read().split(b"\0")):
+                environ.pop("LC_CTYPE", None)
+    except OSError:
+        pass
+    return environ

@@ -811,7 +811,7 @@ class Spool(Disk):
         except OSError:
             return False
         try:
-            return not _try_lock(fd)
+            return not _try_lock(fd, shared=True)
         finally:
             self._fs.close(fd)
 
@@ -826,9 +826,9 @@ class Spool(Disk):
                 return False
             if os.path.samestat(self._fs.stat(new), mine):
                 return True
-        except FileNotFoundError:
-            return False
         except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ESTALE):  # gone; on a network file system by another host
+                return False
             raise SpoolError.of(error, "rename a log", old) from None
         self._move(new, old)  # it is that other job's: between the first look and the rename
         return False
@@ -1021,13 +1021,13 @@ class Spool(Disk):
         self._remove(self._in[DEAD] + name + ".reason")
         return gone
 
-def _try_lock(fd: int) -> bool:
-    """Lock an open file, with all who inherit it. False if somebody else has; a file system without locks has no
-    say."""
-    from fcntl import LOCK_EX, LOCK_NB, flock
+def _try_lock(fd: int, *, shared: bool = False) -> bool:
+    """Lock an open file, with all who inherit it; or, `shared`, see whether it is locked. False if somebody else has
+    locked it; a file system without locks has no say."""
+    from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 
     try:
-        flock(fd, LOCK_EX | LOCK_NB)
+        flock(fd, (LOCK_SH if shared else LOCK_EX) | LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:

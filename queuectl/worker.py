@@ -46,7 +46,7 @@ from queuectl.lease import ROLE_WORKER, Census, Lease, host
 from queuectl.logsize import LogSizes, cut_abandoned
 from queuectl.lookout import Lookout
 from queuectl.recover import Recovery, record_for, release
-from queuectl.runner import Attempt, Busy, Overdue, Runner
+from queuectl.runner import Attempt, Busy, Overdue, Runner, own_environment
 from queuectl.settling import Settler, one_thread
 from queuectl.spool import Entry, Settlement, Spool, entry_of
 from queuectl.talk import Talk, plural, size
@@ -143,7 +143,7 @@ class Worker:
         self._poller = select.epoll()
         self._poller.register(wakeup.fileno(), select.EPOLLIN)
         self._catch_signals()
-        self._runner = Runner(self._spool, _environment(), self._say, lambda: self._heart.is_overdue())
+        self._runner = Runner(self._spool, own_environment(), self._say, lambda: self._heart.is_overdue())
         if not self._runner.is_at_home:
             self._say("warning", "the directory it was started in may not be entered; jobs without a cwd run in /")
         self._logs = LogSizes(self._spool, self._say)
@@ -261,11 +261,11 @@ class Worker:
             wanted.append(self._logs.at)
         if self._runner.running:
             wanted.append(self._bury_at)
-        if self._claimed:
-            wanted.append(self._patient_until)
         if self._trouble_until is not None:
             wanted.append(self._trouble_until)
         else:
+            if self._claimed:
+                wanted.append(self._patient_until)
             wanted.append(self._lookout.next_look(stopping=self._stop > 0))
         if self._stop == 1:
             wanted.append(self._stop_at)
@@ -588,13 +588,17 @@ class Worker:
             self._unread.pop(claim.id, None)
             return False
         self._leave_alone(claim.id, error)
+        self._lookout.look_soon(now, within=LEFT_ALONE)
         self._spool.give_back_unread(claim)
         return True
 
     def _open(self, claim: Claim) -> jobs.Job | None:
         """Read a claimed job. What is no job is set aside."""
         try:
-            return self._spool.read_claim(claim)
+            job = self._spool.read_claim(claim)
+            if self._unread:
+                self._unread.pop(claim.id, None)
+            return job
         except BadJob as error:
             reason = str(error)
         except SpoolError as error:
@@ -760,16 +764,3 @@ class Worker:
     def _policy(self) -> Policy:
         c = self._config
         return Policy(c.max_retries, c.backoff_base, c.backoff_max, c.jitter, frozenset(c.permanent_exit_codes))
-
-
-def _environment() -> dict[str, str]:
-    """What jobs inherit: the environment that this process was started in. Where that has no locale, Python has set
-    LC_CTYPE for itself (PEP 538)."""
-    environ = dict(os.environ)
-    try:
-        with open("/proc/self/environ", "rb") as file:
-            if not any(pair.startswith(b"LC_CTYPE=") for pair in file.read().split(b"\0")):
-                environ.pop("LC_CTYPE", None)
-    except OSError:
-        pass
-    return environ

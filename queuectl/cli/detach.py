@@ -18,6 +18,7 @@ from queuectl.core.times import stamp
 from queuectl.disk import LOGS, token
 from queuectl.errors import OK, SPOOL, SpoolError
 from queuectl.lease import workers
+from queuectl.runner import own_environment
 from queuectl.spool import Spool
 
 LIMIT = 60.0  # seconds until a worker that neither registers nor ends is given up
@@ -33,6 +34,7 @@ def start_detached(spool: Spool, arguments: list[str], *, as_json: bool) -> int:
         process = subprocess.Popen(
             [sys.executable, *module_flags(), "-m", "queuectl", "--spool", spool.root, "worker", "start", *arguments],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, close_fds=True,
+            env=own_environment(),
         )  # fmt: skip
     except OSError as error:
         raise SpoolError.of(error, "start a worker", sys.executable) from None

@@ -391,6 +391,7 @@ def test_following_a_log_ends_with_an_error_when_the_spool_is_gone(queue: Queuec
         assert process.returncode == 3
         assert queue.spool.root in err
         assert queue("logs", "a").code == 0
+        queue.ok("worker", "stop", "--now")
 
 
 def test_a_running_job_has_printed_nothing_yet(queue: Queuectl) -> None:
@@ -398,6 +399,7 @@ def test_a_running_job_has_printed_nothing_yet(queue: Queuectl) -> None:
         queue.ok("enqueue", "--id", "a", "sleep 1000")
         until(lambda: Path(queue.spool.dir("logs"), "a.1.log").exists(), what="it runs")
         assert queue("logs", "a").err == "queuectl: Attempt 1 of a has printed nothing yet.\n"
+        queue.ok("worker", "stop", "--now")
 
 
 def test_ctrl_c_in_a_batch_says_what_was_accepted(queue: Queuectl) -> None:

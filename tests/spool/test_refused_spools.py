@@ -129,11 +129,12 @@ def test_a_mount_point_without_its_mount_is_not_taken_for_an_empty_queue(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("content", "shown"), [(b"queuectl-2 abc\n", "'queuectl-2 abc'"), (b"", "''"), (b"\xff\xfe", "'\\ufffd\\ufffd'")]
+    ("content", "shown"), [(b"queuectl-2 abc\n", "'queuectl-2 abc'"), (b"\xff\xfe", "'\\ufffd\\ufffd'")]
 )
 def test_another_layout_is_not_touched(tmp_path: Path, content: bytes, shown: str) -> None:
     Spool(tmp_path / "spool")
     (tmp_path / "spool" / ".id").write_bytes(content)
     assert refused(tmp_path / "spool") == (
-        f"{tmp_path}/spool has another layout ({shown}); this queuectl knows layout 1."
+        f"{tmp_path}/spool has another layout ({shown}); this queuectl knows layout 1. Use the version of queuectl that"
+        " has made it."
     )

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import termios
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -290,3 +291,32 @@ def test_who_has_stopped_reading_what_a_worker_says_holds_no_job_up(spool: Spool
         assert process.wait(15) == 0
         os.close(writer)
         os.close(reader)
+
+
+def test_a_worker_with_jobs_claimed_ahead_sleeps_while_its_spool_is_away(spool: Spool, tmp_path: Path) -> None:
+    gate, away = tmp_path / "gate", Path(f"{spool.root}.away")
+    long = {"command": f"until [ -e {gate} ]; do sleep 0.05; done", "id": "long"}
+    spool.enqueue_many([jobs.check(job) for job in [{"command": "true"}] * 100 + [long] + [{"command": "true"}] * 20])
+    patience = "import queuectl.worker as w\nw.PATIENCE = 1.0\n"
+    with patched(spool, patience, "--durability", "none", "--max-log", "none") as process:
+        until(lambda: len(listing(spool, "completed")) == 100, what="the short jobs before it are done")
+        assert len(listing(spool, "processing")) > 1
+        os.rename(spool.root, away)
+        Path(spool.root).mkdir()  # a mount point without its mount
+        (away / "workers" / "hint.stop").touch()
+        until(lambda: "warning" in process.said, what="it has seen that")
+        began = time.monotonic()
+        before = cpu(process.pid)
+        until(lambda: time.monotonic() > began + 2, what="its patience is over")
+        assert cpu(process.pid) - before < 0.5 * (time.monotonic() - began)
+        Path(spool.root).rmdir()
+        os.rename(away, spool.root)
+        gate.touch()
+        until(lambda: len(listing(spool, "completed")) == 121, what="it goes on")
+        assert process.end() == 0
+
+
+def cpu(pid: int) -> float:
+    """The processor's seconds that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -22,6 +23,7 @@ from queuectl.lease import ROLE_CLI, ROLE_WORKER, Lease
 from queuectl.spool import Spool
 from tests.faults.patched import patched
 from tests.support import (
+    WorkerProcess,
     body_of,
     die,
     drop,
@@ -36,6 +38,12 @@ from tests.support import (
     until,
     worker,
 )
+
+
+def stop_now(spool: Spool, process: WorkerProcess) -> None:
+    """Leave no job running."""
+    assert queuectl(spool, "worker", "stop", "--now").returncode == 0
+    assert process.process.wait(15) == 0
 
 
 def test_a_worker_whose_parent_ignored_the_end_of_children_knows_how_its_jobs_end(spool: Spool) -> None:
@@ -95,7 +103,10 @@ def test_a_claim_that_cannot_be_moved_holds_up_the_recovery_of_no_other(spool: S
             until(lambda: "job b: attempt 1 was lost" in process.said, what="the other is recovered")
             spool.enqueue("true", id="c")
             until(lambda: spool.has_ended("c", "completed"), what="it works")
-            process.kill()
+            spool.put_request("nobody.cancel")
+            until(lambda: not spool.has_request("nobody.cancel"), what="it has looked again")
+            assert process.said.count("job a cannot be recovered yet") == 1
+            stop_now(spool, process)
     finally:
         subprocess.run(["umount", claim], check=True)
 
@@ -181,7 +192,7 @@ def test_a_spare_log_whose_name_is_anothers_by_now_is_given_back(spool: Spool) -
 
 def test_a_file_is_in_hand_for_each_slot_though_somebody_reads_the_claims(spool: Spool, tmp_path: Path) -> None:
     """An indexer or a backup: a claim that is open elsewhere is not recycled, and the spares were used up."""
-    with worker(spool, "--count", "4"), ExitStack() as readers:
+    with worker(spool, "--count", "4") as process, ExitStack() as readers:
         for n in range(12):
             path = tmp_path / f"{n}.json"
             path.write_text(json.dumps({"command": "true", "id": f"job{n}"}))
@@ -191,6 +202,7 @@ def test_a_file_is_in_hand_for_each_slot_though_somebody_reads_the_claims(spool:
         spool.enqueue_many([jobs.check({"command": "sleep 1000"}) for _ in range(4)])
         until(lambda: len(listing(spool, "processing")) == 4, what="all slots are taken")
         until(lambda: len(listing(spool, ".tmp")) >= 4, what="a spare for each")
+        stop_now(spool, process)
 
 
 def test_a_log_that_cannot_be_made_stops_no_other_job(spool: Spool) -> None:
@@ -263,6 +275,7 @@ def test_a_request_to_cancel_that_came_too_late_does_not_meet_the_next_job_of_th
 
 def test_a_job_is_not_run_beside_what_still_holds_its_log_though_nothing_else_shows_it(spool: Spool) -> None:
     """R8. What sudo or su have made another user's shows neither its environment nor its output to a worker."""
+    hide = "import queuectl.orphans as o\no.holders = lambda *_: set()\n"
     lease = Lease(spool, ROLE_WORKER)
     spool.enqueue("true", id="one")
     claim = spool.claim(only(spool), lease.worker, lease.next())
@@ -272,7 +285,7 @@ def test_a_job_is_not_run_beside_what_still_holds_its_log_though_nothing_else_sh
     try:
         os.close(log)
         die(lease)
-        with worker(spool) as process:
+        with patched(spool, hide) as process:
             until(lambda: "still write to one.1.log; its jobs wait for them" in process.said, what="it says so")
             assert state_of(spool, "one") == "processing"
             spool.enqueue("true", id="two")
@@ -283,3 +296,26 @@ def test_a_job_is_not_run_beside_what_still_holds_its_log_though_nothing_else_sh
         left.wait()
     with worker(spool):
         until(lambda: spool.has_ended("one", "completed") or state_of(spool, "one") == "failed", what="it is recovered")
+
+
+def test_what_holds_its_log_by_any_descriptor_is_killed_before_the_job_runs_again(spool: Spool) -> None:
+    """A server that overwrites its environment, started by a script that had put its output aside."""
+    lease = Lease(spool, ROLE_WORKER)
+    spool.enqueue("true", id="one")
+    claim = spool.claim(only(spool), lease.worker, lease.next())
+    assert claim is not None
+    log = spool.open_log("one.1.log")
+    left = subprocess.Popen(["sleep", "1000"], env={}, pass_fds=[log], stdout=subprocess.DEVNULL)
+    path = Path(spool.dir("logs"), "one.1.log")
+    with path.open() as reading, subprocess.Popen(["sleep", "1000"], stdin=reading) as tail:
+        try:
+            os.close(log)
+            die(lease)
+            with worker(spool):
+                assert left.wait(10) == -signal.SIGKILL
+                until(lambda: state_of(spool, "one") == "failed", what="it is recovered")
+            assert tail.poll() is None, "who only reads is left alone"
+        finally:
+            tail.kill()
+            left.kill()
+            left.wait()
