@@ -104,6 +104,7 @@ class Runner:
         self._home, self.is_at_home = _open_home()
         self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._spare_logs: list[tuple[str, int]] = []
+        self.slots = 1  # how many attempts may run
         self._adopts = orphans.adopt_orphans()
         self._children = orphans.Children()
         self._is_short = False  # of descriptors: before the next job is started it is seen whether there is one
@@ -145,6 +146,7 @@ class Runner:
                     signal_group(attempt, signal.SIGKILL)
                     os.waitpid(attempt.pid, 0)
                 self._forget_log(attempt)
+                self._drop_spares()
                 raise Busy(error.strerror) from None
             attempt.outcome = _unstarted(error, job)
             attempt.ended = time.monotonic()
@@ -284,16 +286,19 @@ class Runner:
         return attempt.log
 
     def recycle_log(self, attempt: Attempt) -> None:
-        """Keep an empty log for the next attempt."""
+        """Keep an empty log for the next attempt, unless there is one for each slot."""
         if attempt.log_fd >= 0:
-            self._spare_logs.append((attempt.log, attempt.log_fd))
-            attempt.log_fd = -1
+            if len(self._spare_logs) < self.slots:
+                self._spare_logs.append((attempt.log, attempt.log_fd))
+                attempt.log_fd = -1
+            else:
+                self._forget_log(attempt)
 
     def _forget_log(self, attempt: Attempt) -> None:
         """Remove the log of an attempt that never began: its number is given again, and nothing may lie there then."""
+        self._spool.remove_spare_log(attempt.log, attempt.log_fd)
         os.close(attempt.log_fd)
         attempt.log_fd = -1
-        self._spool.remove_log(attempt.log)
 
     def end(self, attempt: Attempt, reason: str, now: float, grace: float = TERM_GRACE) -> None:
         """Ask an attempt to end: SIGTERM to its group (and SIGCONT, in case it stopped itself), SIGKILL after
@@ -337,13 +342,16 @@ class Runner:
 
     def close(self) -> None:
         """Give up all descriptors, and the logs that were kept to be used again."""
-        for name, fd in self._spare_logs:
-            os.close(fd)
-            self._spool.remove_log(name)
-        self._spare_logs.clear()
+        self._drop_spares()
         os.close(self._null)
         os.close(self._home)
         self._children.close()
+
+    def _drop_spares(self) -> None:
+        while self._spare_logs:
+            name, fd = self._spare_logs.pop()
+            self._spool.remove_spare_log(name, fd)
+            os.close(fd)
 
     def _open_log(self, name: str) -> int:
         # A job that printed nothing leaves an empty log behind, which becomes the next one by a rename: creating a

@@ -833,6 +833,15 @@ class Spool(Disk):
         self._move(new, old)  # it is that other job's: between the first look and the rename
         return False
 
+    def remove_spare_log(self, name: str, fd: int) -> None:
+        """Remove an empty log of the caller's, open as `fd`, unless its name is another's by now (see `rename_log`)."""
+        path = self._in[LOGS] + name
+        try:
+            if os.path.samestat(self._fs.stat(path), self._fs.fstat(fd)):
+                self._remove(path)
+        except OSError:
+            pass  # it is gone
+
     def remove_log(self, name: str) -> None:
         """Remove logs/<name>, if it is there. SpoolError."""
         self._remove(self._in[LOGS] + name)

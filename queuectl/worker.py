@@ -176,6 +176,7 @@ class Worker:
             self._say("warning", f"{plural(slots, 'slot')} instead of {self._slots:,}, for a job takes two descriptors:"
                                  f" raise `ulimit -n` ({most})")
             self._slots = slots
+        self._runner.slots = self._slots
 
     def _turn(self) -> bool:
         """One round of all concerns. False when the worker has nothing left to do."""

@@ -1,7 +1,7 @@
 """The file names of the spool: what they say, and how they are made and read.
 
     pending/            <any>.json              what somebody has dropped
-                        <any>.<token>.taken.json
+                        <any>.<token>=taken.json
                                                 the same, once a worker has moved it to a name that nobody else gives
     pending/, failed/   <not_before>.p<priority>.a<attempts>[.n<needs>].<id>.json
     processing/         <not_before>.p<priority>.a<attempts>[.n<needs>].<id>@<worker>.<n>.json
@@ -48,7 +48,7 @@ _CLAIM = (
     r"@([A-Za-z0-9-]{1,40})\.(0|[1-9]\d{0,11})\.json"
 )
 _TARGET = rf"(pending|failed)\.{_STAMP}\.{_ATTEMPTS}"
-_TAKEN = r"((?s:.*))\.[0-9a-hjkmnp-tv-z]{10}\.taken\.json"
+_TAKEN = r"((?s:.*))\.[0-9a-hjkmnp-tv-z]{10}=taken\.json"  # no job's name has a "="
 UNFINISHED = (".tmp", ".part", ".swp", "~")  # ends of the names of files that editors and copiers have not finished
 
 
@@ -169,12 +169,12 @@ def taken_name(name: str, token: str) -> str:
     """The name under which a dropped file is adopted: nobody drops another one there meanwhile. `token` is 10 letters
     and digits, unlike all others."""
     stem = name.removesuffix(SUFFIX).encode("utf-8", "surrogateescape")[:200].decode("utf-8", "surrogateescape")
-    return f"{stem}.{token}.taken{SUFFIX}"
+    return f"{stem}.{token}=taken{SUFFIX}"
 
 
 def is_taken(name: str) -> bool:
     """Whether it is a name that `taken_name` gives."""
-    return name.endswith(".taken.json") and _matcher(_TAKEN)(name) is not None
+    return name.endswith("=taken.json") and _matcher(_TAKEN)(name) is not None
 
 
 def dropped_name(name: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from queuectl import actions
-from queuectl.core.names import parse_waiting, taken_name
+from queuectl.core.names import dropped_name, is_taken, parse_waiting, taken_name
 from queuectl.errors import BadJob, IdTaken
 from queuectl.lease import ROLE_CLI, Lease
 from queuectl.spool import Spool, entry_of
@@ -394,3 +394,17 @@ def test_a_job_that_is_adopted_while_it_is_looked_for_is_known(tmp_path: Path) -
             assert actions.cancel(spool, "job1") == "cancelled"
         else:
             assert actions.wait(spool, ["job1"], timeout=0.01) is None
+
+
+@pytest.mark.parametrize(
+    "name", ["x.json", f"{STAMP}.p0.a0.json", "a\nb.json", "\udcff.json", "y" * 250 + ".json", ".json"]
+)
+def test_a_taken_name_is_no_jobs_and_says_under_which_it_was_dropped(name: str) -> None:
+    for token in ("0123456789", "nabcdefghj"):
+        taken = taken_name(name, token)
+        assert is_taken(taken)
+        assert parse_waiting(taken) is None
+        assert len(os.fsencode(taken)) < 255
+        assert dropped_name(taken) == (name if len(name) < 200 else name[:200] + ".json")
+    assert not is_taken(name)
+    assert dropped_name(name) == name

@@ -319,3 +319,17 @@ def test_what_holds_its_log_by_any_descriptor_is_killed_before_the_job_runs_agai
             tail.kill()
             left.kill()
             left.wait()
+
+
+def test_a_worker_that_ends_removes_no_log_that_has_the_name_of_its_spare(spool: Spool) -> None:
+    with worker(spool) as first:
+        spool.enqueue("true", id="a")
+        until(lambda: spool.has_ended("a", "completed"), what="a leaves a spare log")
+        assert queuectl(spool, "prune", "--state", "completed").returncode == 0
+        first.process.send_signal(signal.SIGSTOP)
+        spool.enqueue("echo out of a", id="a")
+        with worker(spool):
+            until(lambda: spool.has_ended("a", "completed"), what="another worker runs the new a")
+        first.process.send_signal(signal.SIGCONT)
+        assert first.end() == 0
+    assert Path(spool.dir("logs"), "a.1.log").read_text() == "out of a\n"
