@@ -58,9 +58,9 @@ class Intake:
         if number == 1:
             line = line.removeprefix(BOM_UTF8)  # as some editors begin a file
         text = line.strip()
-        if not text or text.startswith(b"#"):
+        if text.startswith(b"#") or (not text and len(line) <= LARGEST_FILE):
             return None
-        if len(text) > LARGEST_FILE:
+        if len(line) > LARGEST_FILE:  # and perhaps only its beginning
             raise BadJob("", f"the line is longer than {LARGEST_FILE} bytes; put the data in a file of its own")
         if text == b"{":
             raise BadJob("", "a batch is one job a line, and this one goes on in the next")

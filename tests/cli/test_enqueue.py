@@ -283,3 +283,6 @@ def test_a_batch_runs_no_part_of_a_line_that_is_too_long(queue: Queuectl) -> Non
     result = queue("enqueue", "--batch", "-", stdin=f"{long}{'y' * (2 << 20)}\ntrue\n")
     assert result.code == 2
     assert "line 2: the line is longer than 1048576 bytes" in result.err
+    result = queue("enqueue", "--batch", "-", stdin=f"{' ' * (2 << 20)}true\n")
+    assert (result.code, result.out) == (2, "")
+    assert "line 1: the line is longer than 1048576 bytes" in result.err
