@@ -28,6 +28,7 @@ from queuectl.wakeup import Wakeup
 
 SLOW_SCAN = 30.0  # seconds; a scan happens this often in any case (R9), and bounds a step of the wall clock (R11)
 WATCH_AGAIN = 5.0  # seconds after which watching that failed is tried again
+STUCK = 2.0  # seconds until it is seen again whether what a dead worker has left has ended
 SWEEP_EVERY = 600.0  # seconds between two looks for what nobody needs any more
 SCAN_SHARE = 10  # a stale window may be scanned again after this many times the length of the last scan
 AFTER_TOUCH = 0.25  # seconds; more than a tick of any server's clock
@@ -77,6 +78,7 @@ class Lookout:
         self._census_at = 0.0
         self._claims_at = 0.0  # on a network file system, where a listing of what changes all the time has its price
         self._sweep_at = 0.0
+        self._stuck = False  # what a dead worker has left is alive still
         self._last_census = time.monotonic()
         self._watched = 0.0  # seconds for which we have looked at others' heartbeats
         self._last_scan = (0.0, 0.0)  # when it ended, and how long it took
@@ -161,7 +163,8 @@ class Lookout:
 
     def next_look(self, *, stopping: bool) -> float | None:
         """When the next look is due, on the monotonic clock."""
-        wanted = [self._scan_at, self.admission.next_look(), self._census_at if self._polls else None]
+        census = self._census_at if self._polls or self._stuck else None
+        wanted = [self._scan_at, self.admission.next_look(), census]
         if not stopping and (due := self.window.next_due()) is not None:
             wanted.append(time.monotonic() + (unstamp(due) - self._wall()) / SECOND + 0.0005)
         return min((when for when in wanted if when is not None), default=None)
@@ -257,6 +260,11 @@ class Lookout:
             self._sweep_at = now + SWEEP_EVERY
             if self._recovery.run(lambda: self._census.look(self._watched), self._wall()):
                 self._scan_at = now
+            self._stuck = self._recovery.is_stuck
+        else:
+            self._stuck = False
+        if self._stuck:
+            self._census_at = min(self._census_at, now + STUCK)
         living = sorted((i.id, frozenset(i.labels))
                         for i in found if i.alive and i.role == ROLE_WORKER and not i.stopping)
         place = next((number for number, (worker, _) in enumerate(living) if worker == self._lease.worker), None)

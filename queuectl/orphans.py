@@ -135,25 +135,30 @@ def output_of(pid: int, directory: str) -> str:
     return ""
 
 
-def holders(spool: str, logs: Iterable[str]) -> set[int]:
+def holders(spool: str, logs: Iterable[str]) -> dict[int, bool]:
     """Processes that hold the lock of one of these logs of the spool at `spool`, by any descriptor: its worker had
-    locked it, and what its job started inherits that."""
+    locked it, and what its job started inherits that. And whether each is that worker itself."""
     paths = {os.path.join(os.path.realpath(spool), "logs", log) for log in logs}
-    found = set()
+    found = {}
     for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
         try:
-            for fd in os.listdir(f"/proc/{pid}/fd") if pid != os.getpid() else ():
-                if os.readlink(f"/proc/{pid}/fd/{fd}") in paths and _has_lock(pid, fd):
-                    found.add(pid)
+            for fd in os.listdir(f"/proc/{pid}/fd"):
+                if os.readlink(f"/proc/{pid}/fd/{fd}") in paths and (locker := _locker(pid, fd)):
+                    found[pid] = locker == str(pid)
         except OSError:
             continue  # another user's, or gone
     return found
 
 
-def _has_lock(pid: int, fd: str) -> bool:
-    """Whether an exclusive lock belongs to a descriptor: who only asks for the lock has a shared one (proc(5))."""
+def _locker(pid: int, fd: str) -> str:
+    """Who has locked the file of a descriptor exclusively (proc_pid_fdinfo(5)); "" if nobody. Who only asks for a lock
+    has a shared one."""
     with open(f"/proc/{pid}/fdinfo/{fd}") as file:
-        return any("FLOCK" in line and "WRITE" in line for line in file)
+        for line in file:  # lock:	1: FLOCK  ADVISORY  WRITE 4711 08:01:1234 0 EOF
+            words = line.split()
+            if words[:1] == ["lock:"] and words[2:5] == ["FLOCK", "ADVISORY", "WRITE"]:
+                return words[5]
+    return ""
 
 
 def kill_all(look: Callable[[], set[int]], limit: float) -> set[int]:
@@ -170,11 +175,12 @@ def kill_all(look: Callable[[], set[int]], limit: float) -> set[int]:
     return set()
 
 
-def kill(pid: int) -> bool:
-    """SIGKILL for a process, and for its group unless that is our own. False if we may not: it is another user's."""
+def kill(pid: int, *, alone: bool = False) -> bool:
+    """SIGKILL for a process, and for its group unless that is our own (or it is meant `alone`). False if we may not: it
+    is another user's."""
     try:
         group = os.getpgid(pid)
-        if group != os.getpgrp():
+        if group != os.getpgrp() and not alone:
             os.killpg(group, signal.SIGKILL)
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:

@@ -50,6 +50,7 @@ class Recovery:
         self._policy = policy
         self._max_log = max_log
         self._say = say
+        self.is_stuck = False  # something of a dead worker is alive, and awaited: `run` again in a while
         self._told: set[str] = set()  # the attempts whose files could not be read
         self._begun: dict[int, tuple[Claim, WorkerInfo | None]] = {}  # by claim number: whose claim it was
 
@@ -75,6 +76,7 @@ class Recovery:
         abandoned = [claim for claim in claims if claim.worker not in living]
         owners = {claim.worker for claim in abandoned} | {i.id for i in leases.values() if i.id not in living}
         stuck = {owner for owner in sorted(owners) if not self._kill_orphans(owner, abandoned, leases.get(owner))}
+        self.is_stuck = bool(stuck)
         # What a client that crashed had done on an NFS server is done; and to ask for each job would take hours.
         crashed = not self._spool.mount.nfs and any(not leases[owner].mine for owner in owners if owner in leases)
         if crashed:
@@ -137,21 +139,26 @@ class Recovery:
         if left:
             self._say("warning", f"processes {sorted(left)} of worker {owner} won't die; its jobs wait for them")
             return False
-        held = self._held(logs)
-        deadline = time.monotonic() + CLOSING
-        while held and owner not in self._told and time.monotonic() < deadline:
-            for pid in orphans.holders(self._spool.root, held):  # it hides in all other ways
-                orphans.kill(pid)
-            time.sleep(0.005)
-            held = self._held(logs)
+        held = self._held(owner, logs)
         if held and owner not in self._told:
             self._told.add(owner)
-            self._say("warning", f"another user's processes of worker {owner} still write to {held[0]}; its jobs wait"
-                      " for them, or for a worker that may kill them")  # fmt: skip
+            self._say("warning", f"another user's processes of worker {owner} still write to {held}; its jobs wait for"
+                      " them, or for a worker that may kill them")  # fmt: skip
         return not held
 
-    def _held(self, logs: Iterable[str]) -> list[str]:
-        return sorted(log for log in logs if self._spool.is_log_held(log))
+    def _held(self, owner: str, logs: Iterable[str]) -> str:
+        """A log that processes of `owner`'s jobs still hold, in a moment and though they are killed; or ""."""
+        deadline = time.monotonic() + CLOSING
+        while held := sorted(log for log in logs if self._spool.is_log_held(log)):
+            holders = orphans.holders(self._spool.root, held)
+            if any(holders.values()):  # a worker that was taken for dead, and is not; what it had started is killed
+                return ""
+            for pid in holders:  # they hide in all other ways
+                orphans.kill(pid, alone=True)
+            if owner in self._told or time.monotonic() >= deadline:
+                return held[0]
+            time.sleep(0.01)
+        return ""
 
     def _log_of(self, claim: Claim) -> str:
         try:

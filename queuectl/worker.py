@@ -58,7 +58,7 @@ AHEAD = 0.02  # seconds of work that may be claimed ahead of the slots ...
 MOST_AHEAD = 8  # ... and no more jobs than that; they are given back ...
 PATIENCE = 0.1  # ... when they have waited so many seconds: others may be free
 LEFT_ALONE = 5.0  # seconds until a job whose file cannot be moved, or whose log cannot be made, may be tried again
-MOST_PASSED_OVER = 8  # such jobs in one turn; if there are more, it is the directory
+MOST_PASSED_OVER = 8  # such jobs that one turn meets for the first time; if there are more, it is the directory
 MOST_LEFT_ALONE = 10_000  # that are remembered, and not told of again
 UNREAD = 8.0  # seconds after which a job that still cannot be read is set aside
 FREE_DESCRIPTORS = 12  # for the lease, listings, records, logs of what has just ended; a few at once, in four threads
@@ -568,7 +568,7 @@ class Worker:
     def _pass_over(self, job_id: str, error: SpoolError) -> bool:
         """A file that cannot be moved (immutable, mounted, another member's), or a log that cannot be made, must not
         stop the work on the others: the job is left alone until a later scan. False: it isn't this file alone."""
-        self._passed_over += 1
+        self._passed_over += job_id not in self._left_alone
         if self._passed_over > MOST_PASSED_OVER or not (error.is_forbidden or error.errno in _OF_ONE_JOB):
             return False
         self._leave_alone(job_id, error)

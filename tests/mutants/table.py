@@ -51,9 +51,9 @@ MUTANTS = (
            "record = Record(claim, PENDING, claim.not_before, attempts)",
            _HERE + "test_a_released_job_gets_a_name_that_never_was"),
     Mutant("a recoverer takes the record that it found", "recover.py",
-           "            settle_now(self._spool, Settlement(record._replace(claim=mine), data))",
+           "            if settle_now(self._spool, Settlement(record._replace(claim=mine), data)):",
            "            self._spool.remove_temporary(record.name)\n"
-           "            settle_now(self._spool, Settlement(record._replace(claim=mine), data))",
+           "            if settle_now(self._spool, Settlement(record._replace(claim=mine), data)):",
            _HERE + "test_a_dead_workers_record_stands_until_its_claim_is_gone"),
     Mutant("a record is believed whatever it holds", "spool.py",
            'return data if str(job.body.get("claim")).partition("@")[0] == record.claim.stem else None',

@@ -275,7 +275,7 @@ def test_a_request_to_cancel_that_came_too_late_does_not_meet_the_next_job_of_th
 
 def test_a_job_is_not_run_beside_what_still_holds_its_log_though_nothing_else_shows_it(spool: Spool) -> None:
     """R8. What sudo or su have made another user's shows neither its environment nor its output to a worker."""
-    hide = "import queuectl.orphans as o\no.holders = lambda *_: set()\n"
+    hide = "import queuectl.orphans as o\no.holders = lambda *_: {}\n"
     lease = Lease(spool, ROLE_WORKER)
     spool.enqueue("true", id="one")
     claim = spool.claim(only(spool), lease.worker, lease.next())
@@ -290,12 +290,12 @@ def test_a_job_is_not_run_beside_what_still_holds_its_log_though_nothing_else_sh
             assert state_of(spool, "one") == "processing"
             spool.enqueue("true", id="two")
             until(lambda: spool.has_ended("two", "completed"), what="others run")
-            process.kill()
+            left.kill()
+            left.wait()
+            until(lambda: state_of(spool, "one") == "failed", what="it is recovered soon after that has ended")
     finally:
         left.kill()
         left.wait()
-    with worker(spool):
-        until(lambda: spool.has_ended("one", "completed") or state_of(spool, "one") == "failed", what="it is recovered")
 
 
 def test_what_holds_its_log_by_any_descriptor_is_killed_before_the_job_runs_again(spool: Spool) -> None:
@@ -333,3 +333,34 @@ def test_a_worker_that_ends_removes_no_log_that_has_the_name_of_its_spare(spool:
         first.process.send_signal(signal.SIGCONT)
         assert first.end() == 0
     assert Path(spool.dir("logs"), "a.1.log").read_text() == "out of a\n"
+
+
+def test_a_worker_whose_lease_was_removed_is_not_killed_for_the_log_that_it_holds(spool: Spool, tmp_path: Path) -> None:
+    """It kills its jobs by itself, and goes on; nor is the shell that started it killed."""
+    gate = tmp_path / "gate"
+    with worker(spool) as first, worker(spool) as second:
+        spool.enqueue(f"[ $QUEUECTL_ATTEMPT = 2 ] || until [ -e {gate} ]; do sleep 0.02; done", id="one")
+        until(lambda: Path(spool.dir("logs"), "one.1.log").exists(), what="it runs")
+        (claim,) = spool.claims()
+        os.unlink(spool.dir("workers") + f"{claim.worker}.json")
+        spool.put_request("nobody.cancel")  # all look at once
+        until(lambda: spool.has_ended("one", "completed"), 20, what="it runs again")
+        assert [process.process.poll() for process in (first, second)] == [None, None]
+        assert "another user" not in first.said + second.said
+
+
+@needs_root
+def test_many_files_that_cannot_be_moved_do_not_stop_the_others(spool: Spool) -> None:
+    ids = spool.enqueue_many([jobs.check({"command": "true", "priority": 9}) for _ in range(60)])
+    paths = [os.path.join(spool.dir("pending"), name) for name in listing(spool, "pending")]
+    for path in paths:
+        subprocess.run(["mount", "--bind", path, path], check=True)
+    try:
+        with patched(spool, "import queuectl.worker as w\nw.LEFT_ALONE = 0.5\nw.TROUBLE_PAUSE = 0.1\n") as process:
+            spool.enqueue("true", id="good")
+            until(lambda: spool.has_ended("good", "completed"), 30, what="the other job runs")
+            assert process.end() == 0
+    finally:
+        for path in paths:
+            subprocess.run(["umount", path], check=True)
+    assert all(state_of(spool, job_id) == "pending" for job_id in ids)
