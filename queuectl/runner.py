@@ -34,6 +34,7 @@ from queuectl.spool import Spool
 Say = Callable[[str, str], None]  # level, text
 
 EXECUTING = 0.1  # seconds; an execve takes a thousandth of that, unless the program must be read from a slow disk
+SPARE_LOGS = 32  # that are kept at least: several jobs of a slot may have ended, and not be settled yet
 TERM_GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 # What Python ignores, or nohup(1), a shell's background or any other parent has had ignored, and exec would pass on.
 _DEFAULT_SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
@@ -286,9 +287,9 @@ class Runner:
         return attempt.log
 
     def recycle_log(self, attempt: Attempt) -> None:
-        """Keep an empty log for the next attempt, unless there is one for each slot."""
+        """Keep an empty log for the next attempt, unless there are many."""
         if attempt.log_fd >= 0:
-            if len(self._spare_logs) < self.slots:
+            if len(self._spare_logs) < max(self.slots, SPARE_LOGS):
                 self._spare_logs.append((attempt.log, attempt.log_fd))
                 attempt.log_fd = -1
             else:
