@@ -430,9 +430,14 @@ def test_ctrl_c_while_a_worker_is_started_in_the_background_leaves_none_behind(q
 def test_jobs_do_not_inherit_the_locale_that_python_chose_for_itself(queue: Queuectl) -> None:
     queue.ok("enqueue", "--id", "a", "echo ${LC_CTYPE-none}; echo $MINE")
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": environment()["PYTHONPATH"], "HOME": "/", "MINE": "x"}
-    command = [*COMMAND, "--spool", queue.spool.root, "worker", "start", "--until-empty"]
-    subprocess.run(command, env=environ, check=True, capture_output=True, timeout=LIMIT)
+    command = [*COMMAND, "--spool", queue.spool.root, "worker", "start"]
+    subprocess.run([*command, "--until-empty"], env=environ, check=True, capture_output=True, timeout=LIMIT)
     assert queue("logs", "--raw", "a").out == "none\nx\n"
+    queue.ok("enqueue", "--id", "b", "echo ${LC_CTYPE-none}")
+    subprocess.run([*command, "--detach"], env=environ, check=True, capture_output=True, timeout=LIMIT)
+    queue.ok("wait", "b")
+    queue.ok("worker", "stop")
+    assert queue("logs", "--raw", "b").out == "none\n"
 
 
 def test_an_empty_directory_is_no_directory(queue: Queuectl) -> None:

@@ -364,3 +364,24 @@ def test_many_files_that_cannot_be_moved_do_not_stop_the_others(spool: Spool) ->
         for path in paths:
             subprocess.run(["umount", path], check=True)
     assert all(state_of(spool, job_id) == "pending" for job_id in ids)
+
+
+@pytest.mark.parametrize("call", ["fstat", "rename", "stat"])
+def test_a_spare_log_that_another_host_has_pruned_is_no_trouble(spool: Spool, call: str) -> None:
+    """A network file system says ESTALE of it, or that it is gone."""
+
+    class Fs:
+        def __getattr__(self, name: str) -> Any:
+            return self.stale if name == call and is_pruned else getattr(os, name)
+
+        def stale(self, *_: object) -> None:
+            raise OSError(errno.ESTALE if call != "rename" else errno.ENOENT, "gone")
+
+    fd = spool.open_log("a.1.log")
+    if call == "rename":
+        os.unlink(spool.dir("logs") + "a.1.log")
+    is_pruned = False
+    other = Spool(spool.root, fs=Fs())
+    is_pruned = True
+    assert not other.rename_log("a.1.log", fd, "b.1.log")
+    os.close(fd)
