@@ -326,7 +326,7 @@ def _edited(text: str, wanted: Mapping[str, str | None], values: Mapping[str, An
     for key, value in values.items():
         spellings = [name for name in document if name == key or canonical_or_none(name) == key]
         if not spellings:
-            canonical(key)
+            canonical(key)  # ConfigError if it is no setting, and there is nothing to unset
         for spelling in spellings:
             if value is None or spelling != key:
                 document.remove(spelling)

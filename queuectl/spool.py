@@ -343,8 +343,8 @@ class Spool(Disk):
             return None
         job = jobs.parse(data)
         if not is_taken(name):
-            taken = taken_name(name, token())
-            if not self._move(pending + name, pending + taken):
+            taken = self._take(name)
+            if taken is None:
                 return None
             if self.signature(taken) != seen:
                 return self.adopt(taken, now)
@@ -373,13 +373,15 @@ class Spool(Disk):
             return entry_of(PENDING, waiting.name)
         return None
 
+    def _take(self, name: str) -> str | None:
+        """Move a dropped file to a name that nobody else gives; that name, or None if it is gone."""
+        taken = taken_name(name, token())
+        return taken if self._move(self._in[PENDING] + name, self._in[PENDING] + taken) else None
+
     def signature(self, name: str) -> tuple[int, int, int] | None:
         """Inode, size and mtime of a file in pending/: while they change, somebody is writing. None if it is gone."""
-        return self._signature(self._in[PENDING] + name)
-
-    def _signature(self, path: str) -> tuple[int, int, int] | None:
         try:
-            found = self._fs.lstat(path)
+            found = self._fs.lstat(self._in[PENDING] + name)
         except OSError:
             return None
         return found.st_ino, found.st_size, found.st_mtime_ns
@@ -397,10 +399,15 @@ class Spool(Disk):
         """Set a file aside in dead/ as <name>.rejected, its bytes untouched, the reason beside it (R12).
 
         Returns the new name, or None if somebody else had moved it; or if it is not the file in pending/ that had the
-        signature `seen`, but one that was dropped under its name since: then it stays there. The reason is created
-        exclusively and first: it reserves the name, so that nothing is ever renamed over an earlier rejected file.
-        SpoolError.
+        signature `seen`, but one that was dropped under its name since: then it stays there, and a scan finds it. The
+        reason is created exclusively and first: it reserves the name, so that nothing is ever renamed over an earlier
+        rejected file. SpoolError.
         """
+        if seen and not is_taken(name):
+            taken = self._take(name)
+            if taken is None or self.signature(taken) != seen:
+                return None
+            name = taken
         base = os.fsencode(dropped_name(name))[:200].decode("utf-8", "surrogateescape")
         dead, number = self._in[DEAD], 0
         while True:
@@ -415,9 +422,6 @@ class Spool(Disk):
                 continue
         try:
             if self._move(self._in[state] + name, dead + target):
-                if seen and self._signature(dead + target) != seen:
-                    self._move(dead + target, self._in[PENDING] + taken_name(name, token()))
-                    return None
                 self.sync(DEAD)
                 return target
         finally:

@@ -408,3 +408,21 @@ def test_a_taken_name_is_no_jobs_and_says_under_which_it_was_dropped(name: str) 
         assert dropped_name(taken) == (name if len(name) < 200 else name[:200] + ".json")
     assert not is_taken(name)
     assert dropped_name(name) == name
+
+
+def test_a_file_system_that_numbers_a_renamed_file_anew_has_jobs_and_bad_files_too(tmp_path: Path) -> None:
+    class Anew(Fs):
+        def __getattr__(self, name: str) -> Any:
+            return self.numbered if name == "lstat" else super().__getattr__(name)
+
+        def numbered(self, path: str) -> os.stat_result:
+            found = os.lstat(path)
+            return os.stat_result((found.st_mode, hash(path), *found[2:]))
+
+    spool = Spool(tmp_path / "spool", durability="none", fs=Anew())
+    drop(spool, "good.json", {"command": "true"})
+    assert spool.adopt("good.json", NOW) is not None
+    drop(spool, "bad.json", "bad")
+    assert spool.reject("pending", "bad.json", "why", spool.signature("bad.json")) is None, "it might be another file"
+    (name,) = (one.name for one in spool.entries(["pending"]) if not one.id)
+    assert spool.reject("pending", name, "why", spool.signature(name)) == "bad.json.rejected"

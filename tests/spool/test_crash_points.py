@@ -92,17 +92,19 @@ def test_rejecting_keeps_the_bytes(stages: Stages) -> None:
     def run(k: int) -> bool:
         stage = stages(k)
         drop(stage.spool, "x.json", "no job")
-        finished = stage.play(lambda: stage.doomed.reject("pending", "x.json", "why"), k)
+        seen = stage.spool.signature("x.json")
+        finished = stage.play(lambda: stage.doomed.reject("pending", "x.json", "why", seen), k)
         stage.clear_up()
-        if listing(stage.spool, "pending"):
+        for left in listing(stage.spool, "pending"):
             assert not finished
-            stage.spool.reject("pending", "x.json", "why")
+            stage.spool.reject("pending", left, "why", stage.spool.signature(left))
         ((name, reason),) = stage.spool.rejected()
+        assert name in ("x.json.rejected", "x.json.2.rejected"), "under the name that it was dropped with"
         assert reason == "why"
         assert Path(stage.spool.dir("dead") + name).read_bytes() == b"no job"
         return finished
 
-    assert every_call(run) >= 3
+    assert every_call(run) >= 4
 
 
 def test_a_claim_whose_command_was_not_started_is_given_back_uncounted(stages: Stages) -> None:
