@@ -273,17 +273,23 @@ def test_a_request_to_cancel_that_came_too_late_does_not_meet_the_next_job_of_th
         until(lambda: spool.has_ended("one", "completed"), what="it is not cancelled")
 
 
+def left_by_a_worker(spool: Spool) -> tuple[Lease, subprocess.Popen[bytes]]:
+    """The lease of a worker that runs job one, and a process of the job that shows whose it is by the log alone, and
+    not as its output."""
+    lease = Lease(spool, ROLE_WORKER)
+    spool.enqueue("true", id="one")
+    assert spool.claim(only(spool), lease.worker, lease.next())
+    log = spool.open_log("one.1.log")
+    left = subprocess.Popen(["sleep", "1000"], env={}, pass_fds=[log], stdout=subprocess.DEVNULL)
+    os.close(log)
+    return lease, left
+
+
 def test_a_job_is_not_run_beside_what_still_holds_its_log_though_nothing_else_shows_it(spool: Spool) -> None:
     """R8. What sudo or su have made another user's shows neither its environment nor its output to a worker."""
     hide = "import queuectl.orphans as o\no.holders = lambda *_: {}\n"
-    lease = Lease(spool, ROLE_WORKER)
-    spool.enqueue("true", id="one")
-    claim = spool.claim(only(spool), lease.worker, lease.next())
-    assert claim is not None
-    log = spool.open_log("one.1.log")
-    left = subprocess.Popen(["sleep", "1000"], env={}, pass_fds=[log], stdout=subprocess.DEVNULL)
+    lease, left = left_by_a_worker(spool)
     try:
-        os.close(log)
         die(lease)
         with patched(spool, hide) as process:
             until(lambda: "still write to one.1.log; its jobs wait for them" in process.said, what="it says so")
@@ -300,16 +306,10 @@ def test_a_job_is_not_run_beside_what_still_holds_its_log_though_nothing_else_sh
 
 def test_what_holds_its_log_by_any_descriptor_is_killed_before_the_job_runs_again(spool: Spool) -> None:
     """A server that overwrites its environment, started by a script that had put its output aside."""
-    lease = Lease(spool, ROLE_WORKER)
-    spool.enqueue("true", id="one")
-    claim = spool.claim(only(spool), lease.worker, lease.next())
-    assert claim is not None
-    log = spool.open_log("one.1.log")
-    left = subprocess.Popen(["sleep", "1000"], env={}, pass_fds=[log], stdout=subprocess.DEVNULL)
+    lease, left = left_by_a_worker(spool)
     path = Path(spool.dir("logs"), "one.1.log")
     with path.open() as reading, subprocess.Popen(["sleep", "1000"], stdin=reading) as tail:
         try:
-            os.close(log)
             die(lease)
             with worker(spool):
                 assert left.wait(10) == -signal.SIGKILL
