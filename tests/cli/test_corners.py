@@ -1,4 +1,4 @@
-"""Corners that a careful user runs into: each was wrong once."""
+"""Corners that a careful user runs into: each was wrong once. It is long because it is a list of them."""
 
 from __future__ import annotations
 

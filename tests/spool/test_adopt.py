@@ -1,4 +1,5 @@
-"""Adoption: any file that ends in .json in pending/ becomes a job, once, with what its content asks for."""
+"""Adoption: any file that ends in .json in pending/ becomes a job, once, with what its content asks for. It is long
+because all that may happen to a dropped file should be found in one place."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """What surrounds a worker must not stop it, nor be harmed by it: its parent's signals, few descriptors, files that
-cannot be moved, jobs of an id that was used before."""
+cannot be moved, jobs of an id that was used before. It is long because it is a list of them."""
 
 from __future__ import annotations
 
